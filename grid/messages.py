@@ -1,0 +1,580 @@
+"""Every message that crosses a socket, and the names they speak of.
+
+One frozen tagged ``msgspec.Struct`` each, used directly by the cores: there is no parallel
+definition and no converter. User data (keys, values, code, exceptions) only ever appears as
+``bytes`` that neither the client nor the server thread opens, or as clipped ``repr`` text.
+
+Who sends what: *greeting* both ways before anything else; *client to server*; *server to
+client*; *peer to peer* (bulk data, on the data port).
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+PROTOCOL = 1
+"""Raised whenever a message changes shape; peers of different protocols refuse each other."""
+
+Kind = Literal["map", "reduce", "finish", "call"]
+"""What a task does: map a range of items, reduce a range of partitions, finish, call once."""
+
+
+# ------------------------------------------------------------------------------ names
+
+
+class Address(Struct, frozen=True, array_like=True, order=True):
+    """Where a listener can be dialled."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Reign(Struct, frozen=True, array_like=True, order=True):
+    """A server's reign. ``term`` only grows; ``id`` is drawn when the port is bound."""
+
+    term: int
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.term}/{self.id[:6]}"
+
+
+NO_REIGN = Reign(0, "")
+"""Before any server was followed."""
+
+
+class PeerRef(Struct, frozen=True, array_like=True):
+    """A peer and where its data can be fetched.
+
+    ``peer`` is its id (the fingerprint of its certificate), ``name`` what people read, ``host``
+    the identity of its machine: equal hosts share a file system.
+    """
+
+    peer: str
+    name: str
+    host: str
+    data: Address
+
+
+class Output(Struct, frozen=True, array_like=True):
+    """The name of a segment: unique without any server.
+
+    ``record`` is the record's digest; ``start`` and ``stop`` the range of items (map), of
+    partitions (reduce), ``0..1`` (finish) or ``0..1`` (call); ``producer`` the id of the peer
+    that made it and ``counter`` that peer's own count.
+    """
+
+    record: str
+    kind: Kind
+    start: int
+    stop: int
+    producer: str
+    counter: int
+
+
+class Holding(Struct, frozen=True, array_like=True):
+    """A segment that a peer keeps. ``skipped`` are the indices of items left out by
+    ``on_error="skip"``."""
+
+    output: Output
+    bytes: int
+    skipped: tuple[int, ...] = ()
+
+
+class Failure(Struct, frozen=True):
+    """How a task, or a whole transaction, ended badly. All text; ``exception`` is the user's own
+    exception pickled for its owner, or empty where it does not pickle."""
+
+    kind: Literal["raised", "died", "unpicklable", "module", "deadline", "cancelled", "bug"]
+    message: str
+    function: str = ""
+    key: str = ""
+    peer: str = ""
+    traceback: str = ""
+    exception: bytes = b""
+
+
+class Remembered(Struct, frozen=True):
+    """A finished named transaction, as its holders remember it for latecomers."""
+
+    name: str
+    fingerprint: dict[str, str]
+    meta: "RecordMeta"
+    holdings: tuple[Holding, ...]
+    seconds_left: float
+
+
+class Held(Struct, frozen=True):
+    """What one peer holds of one record. ``sizes`` sums its map outputs by partition."""
+
+    record: str
+    holdings: tuple[Holding, ...]
+    sizes: tuple[int, ...] = ()
+    remembered: Remembered | None = None
+
+
+class RecordMeta(Struct, frozen=True):
+    """All that a server knows of a record: counts and rules, no keys, values or code.
+
+    ``shape`` is ``mapreduce`` or ``everywhere`` (one call on every member with slots). ``finish``
+    says that there is a finish phase. ``attempts_max`` bounds worker deaths on one task,
+    ``retries`` user exceptions.
+    """
+
+    record: str
+    shape: Literal["mapreduce", "everywhere"]
+    items: int
+    partitions: int
+    finish: bool
+    priority: int = 0
+    retries: int = 0
+    attempts_max: int = 4
+    speculate: bool = True
+
+
+# ------------------------------------------------------------------------------ greeting
+
+
+class Hello(Struct, frozen=True, tag=True):
+    """The first frame of whoever dialled. ``intended`` is the address it meant to reach."""
+
+    protocol: int
+    grid: str
+    peer: str
+    name: str
+    python: tuple[int, int]
+    role: Literal["peer", "visitor", "probe", "data"]
+    intended: Address
+    seen: Reign = NO_REIGN
+
+
+class Welcome(Struct, frozen=True, tag=True):
+    """The answer. ``followers`` counts live members beside the serving process itself."""
+
+    peer: str
+    name: str
+    python: tuple[int, int]
+    reign: Reign = NO_REIGN
+    followers: int = 0
+
+
+class Refusal(Struct, frozen=True, tag=True):
+    """The answer to one who may not come in; ``reason`` says what differs and what to do."""
+
+    reason: str
+
+
+# ------------------------------------------------------------------------------ both ways
+
+
+class Beat(Struct, frozen=True, tag=True):
+    """I live. Sent both ways every heartbeat."""
+
+
+# ------------------------------------------------------------------------------ client to server
+
+
+class Running(Struct, frozen=True, array_like=True):
+    """An attempt in hand: queued, preparing or executing."""
+
+    attempt: str
+    record: str
+    kind: Kind
+    start: int
+    stop: int
+
+
+class Join(Struct, frozen=True, tag=True):
+    """Everything a server must know of a member, sent first on every link.
+
+    ``serves`` is false for visitors and for peers that may not become server. ``seen`` is the
+    highest reign this peer has known.
+    """
+
+    me: PeerRef
+    slots: int
+    serves: bool
+    seen: Reign
+    held: tuple[Held, ...]
+    running: tuple[Running, ...]
+
+
+class LedgerEntry(Struct, frozen=True, array_like=True):
+    """A range was ``given`` to a peer, or is ``held`` by it."""
+
+    kind: Kind
+    start: int
+    stop: int
+    peer: str
+    held: bool
+
+
+class Submit(Struct, frozen=True, tag=True):
+    """Own a record. Sent again, with the ledger, on every rejoin until resolved."""
+
+    txn: str
+    meta: RecordMeta
+    name: str = ""
+    fingerprint: dict[str, str] = {}
+    fresh: bool = False
+    accepted: bool = False
+    ledger: tuple[LedgerEntry, ...] = ()
+
+
+class Cancel(Struct, frozen=True, tag=True):
+    """Withdraw this owner, or with ``all`` end the job for everyone."""
+
+    txn: str
+    record: str
+    all: bool = False
+
+
+class Acknowledge(Struct, frozen=True, tag=True):
+    """The owner has its result (or its failure) and needs nothing more."""
+
+    txn: str
+    record: str
+
+
+class TaskDone(Struct, frozen=True, tag=True):
+    """An attempt is sealed. ``sizes`` are its bytes by partition (map only)."""
+
+    attempt: str
+    holding: Holding
+    seconds: float
+    sizes: tuple[int, ...] = ()
+
+
+class TaskFailed(Struct, frozen=True, tag=True):
+    """An attempt ended badly: the user's code raised, or its worker died."""
+
+    attempt: str
+    failure: Failure
+
+
+class TaskReturned(Struct, frozen=True, tag=True):
+    """An attempt is handed back without fault of the user: inputs that could not be fetched
+    (``missing`` are gone for good at their holder), no room, no module, leaving."""
+
+    attempt: str
+    reason: Literal["inputs", "space", "module", "leaving"]
+    detail: str = ""
+    missing: tuple[Output, ...] = ()
+
+
+class Announce(Struct, frozen=True, tag=True):
+    """Holdings that are here now. ``adopted`` is the dead peer whose whole estate this is."""
+
+    held: tuple[Held, ...]
+    adopted: str = ""
+
+
+class LostOutputs(Struct, frozen=True, tag=True):
+    """An owner could not fetch these: their holder no longer has them."""
+
+    record: str
+    missing: tuple[Output, ...]
+
+
+class Leave(Struct, frozen=True, tag=True):
+    """I am leaving well: my attempts are handed back, my outputs are left for adoption."""
+
+
+class AskStatus(Struct, frozen=True, tag=True):
+    """Tell me about the grid."""
+
+
+class AskClaims(Struct, frozen=True, tag=True):
+    """Which of these records does any transaction still need?"""
+
+    records: tuple[str, ...]
+
+
+class AskDown(Struct, frozen=True, tag=True):
+    """End every peer that was started by ``grid up``."""
+
+
+class Printed(Struct, frozen=True, tag=True):
+    """Lines that user code printed or logged, from its peer through the server to its owners."""
+
+    record: str
+    peer: str
+    stream: Literal["stdout", "stderr", "log"]
+    text: str
+
+
+# ------------------------------------------------------------------------------ server to client
+
+
+class Joined(Struct, frozen=True, tag=True):
+    """You are a member. ``successors`` are peer ids in the order of taking over."""
+
+    reign: Reign
+    server: PeerRef
+    successors: tuple[str, ...]
+    members: int
+
+
+class Successors(Struct, frozen=True, tag=True):
+    """The order of taking over changed."""
+
+    successors: tuple[str, ...]
+    members: int
+
+
+class NewReign(Struct, frozen=True, tag=True):
+    """The server met a higher term than its own and reigns anew above it."""
+
+    reign: Reign
+
+
+class PeerGone(Struct, frozen=True, tag=True):
+    """A member of your host is gone: adopt what it left."""
+
+    peer: str
+
+
+class Accepted(Struct, frozen=True, tag=True):
+    """This submission owns its record."""
+
+    txn: str
+    record: str
+
+
+class Rejected(Struct, frozen=True, tag=True):
+    """This submission was refused; ``conflict`` names the parts of the fingerprint that differ."""
+
+    txn: str
+    message: str
+    conflict: tuple[str, ...] = ()
+
+
+class Adopt(Struct, frozen=True, tag=True):
+    """A transaction of this name exists: fetch its record from an owner, then submit as owner."""
+
+    txn: str
+    meta: RecordMeta
+    owners: tuple[PeerRef, ...]
+
+
+class Progress(Struct, frozen=True, tag=True):
+    """News for the ledger, then the sums. Always sent before the orders it tells of."""
+
+    record: str
+    entries: tuple[LedgerEntry, ...]
+    freed: tuple[LedgerEntry, ...]
+    maps_done: int
+    maps_total: int
+    reduces_done: int
+    reduces_total: int
+    finishing: bool
+
+
+class Finished(Struct, frozen=True, tag=True):
+    """All output is there: fetch these, in this order, from their holders."""
+
+    txn: str
+    record: str
+    holdings: tuple[tuple[Holding, PeerRef], ...]
+
+
+class Failed(Struct, frozen=True, tag=True):
+    """The transaction ended without a result."""
+
+    txn: str
+    record: str
+    failure: Failure
+
+
+class Ended(Struct, frozen=True, tag=True):
+    """The server has done all that this owner's acknowledgement or cancel asked for."""
+
+    txn: str
+    record: str
+
+
+class Source(Struct, frozen=True, array_like=True):
+    """A holder and which of its segments a task reads."""
+
+    holder: PeerRef
+    outputs: tuple[Output, ...]
+
+
+class Assign(Struct, frozen=True, tag=True):
+    """Run this. ``owners`` have the record and the items; ``sources`` hold the inputs of a reduce
+    or a finish; ``deaths`` counts workers that already died on it."""
+
+    attempt: str
+    record: str
+    kind: Kind
+    start: int
+    stop: int
+    owners: tuple[PeerRef, ...]
+    sources: tuple[Source, ...] = ()
+    deaths: int = 0
+
+
+class CancelTask(Struct, frozen=True, tag=True):
+    """Stop this attempt; its output is not wanted."""
+
+    attempt: str
+
+
+class Drop(Struct, frozen=True, tag=True):
+    """Nobody needs these outputs of the record any more: all of them, or only these kinds."""
+
+    record: str
+    kinds: tuple[Kind, ...] = ()
+
+
+class Retain(Struct, frozen=True, tag=True):
+    """Keep the results of a finished named transaction for latecomers."""
+
+    remembered: Remembered
+
+
+class Redirect(Struct, frozen=True, tag=True):
+    """This server abdicates: follow the one at this address."""
+
+    address: Address
+
+
+class Claims(Struct, frozen=True, tag=True):
+    """Of the records asked about, these are still needed."""
+
+    records: tuple[str, ...]
+
+
+class GoDown(Struct, frozen=True, tag=True):
+    """Someone asked the grid to go down: leave well if ``grid up`` started you."""
+
+
+class MemberStatus(Struct, frozen=True):
+    """One row of the roster."""
+
+    peer: str
+    name: str
+    host: str
+    slots: int
+    running: int
+    serving: bool
+    visitor: bool
+    held_bytes: int
+
+
+class TransactionStatus(Struct, frozen=True):
+    """One transaction as the server sees it."""
+
+    record: str
+    name: str
+    state: str
+    owners: tuple[str, ...]
+    maps_done: int
+    maps_total: int
+    reduces_done: int
+    reduces_total: int
+
+
+class Status(Struct, frozen=True, tag=True):
+    """The grid as its server sees it."""
+
+    reign: Reign
+    server: PeerRef
+    members: tuple[MemberStatus, ...]
+    transactions: tuple[TransactionStatus, ...]
+
+
+# ------------------------------------------------------------------------------ peer to peer
+
+
+class FetchRecord(Struct, frozen=True, tag=True):
+    """Give me the record: its head (code, settings) and, with ``keys``, its key list."""
+
+    record: str
+    keys: bool
+
+
+class FetchItems(Struct, frozen=True, tag=True):
+    """Give me these items. ``resolve`` asks for the values themselves where the datasource would
+    rather name a file that the asker could not read."""
+
+    record: str
+    indices: tuple[int, ...] = ()
+    start: int = 0
+    stop: int = 0
+    resolve: bool = False
+
+
+class FetchSegments(Struct, frozen=True, tag=True):
+    """Give me partitions ``first..stop`` of these segments."""
+
+    outputs: tuple[Output, ...]
+    first: int
+    stop: int
+
+
+class Parcel(Struct, frozen=True, tag=True):
+    """What was asked for follows as raw bytes: one blob a size, in the order asked."""
+
+    sizes: tuple[int, ...]
+
+
+class Absent(Struct, frozen=True, tag=True):
+    """It cannot be given. ``missing`` are segments this peer does not have; ``failure`` is set
+    when the user's datasource raised."""
+
+    reason: str
+    missing: tuple[Output, ...] = ()
+    failure: Failure | None = None
+
+
+Greeting = Hello | Welcome | Refusal
+
+FromClient = (
+    Join
+    | Beat
+    | Submit
+    | Cancel
+    | Acknowledge
+    | TaskDone
+    | TaskFailed
+    | TaskReturned
+    | Announce
+    | LostOutputs
+    | Leave
+    | AskStatus
+    | AskClaims
+    | AskDown
+    | Printed
+)
+
+FromServer = (
+    Joined
+    | Beat
+    | Successors
+    | NewReign
+    | PeerGone
+    | Accepted
+    | Rejected
+    | Adopt
+    | Progress
+    | Finished
+    | Failed
+    | Ended
+    | Assign
+    | CancelTask
+    | Drop
+    | Retain
+    | Redirect
+    | Claims
+    | GoDown
+    | Printed
+    | Status
+)
+
+FromData = FetchRecord | FetchItems | FetchSegments | Parcel | Absent
+
+Message = Greeting | FromClient | FromServer | FromData

@@ -1,0 +1,104 @@
+"""The settings of one peer: plain numbers and names, the same on every node.
+
+Times are seconds. A setting's comment says why it has its default.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from grid.errors import Misuse
+from grid.suggest import did_you_mean
+
+PORT = 11235
+"""The well-known port of the original's tradition: the Fibonacci numbers."""
+
+PARTITIONS = 256
+"""Fixed, so that any two peers cut alike; empty partitions cost nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How one peer behaves. Every node of a grid should be given the same."""
+
+    grid: str = "grid"
+    """The grid's name; another name is another grid, even with the same key."""
+
+    hosts: tuple[str, ...] = ()
+    """Hosts whose well-known port is tried, in this order. None: a grid on this host alone."""
+
+    port: int = PORT
+    port_span: int = 3
+    """The port and its fallbacks, for a port held by a frozen process or a stranger."""
+
+    slots: int = 1
+    """Tasks run at once; 0 for a peer that only submits."""
+
+    serves: bool = True
+    """May become server. Visitors never do."""
+
+    heartbeat_seconds: float = 0.5
+    """Cheap at a few hundred peers, and several fit into the silence limit."""
+
+    silence_seconds: float = 4.0
+    """Silence that makes a process dead to us. More than a user's C call that holds the GIL for
+    two seconds needs; a dead process on a live host is noticed at once, by its closed socket, and
+    a dead host by the kernel (``host_silence_seconds``)."""
+
+    host_silence_seconds: float = 2.0
+    """Unacknowledged bytes for this long make the host dead: the kernel answers for a busy
+    process, so this may be shorter."""
+
+    probe_seconds: float = 0.75
+    """How long a listener may take to answer a greeting before it counts as frozen."""
+
+    rank_step_seconds: float = 0.15
+    """How much longer each next successor waits before it grabs the port."""
+
+    rival_seconds: float = 2.0
+    """How often a server looks for another server of the same grid."""
+
+    join_timeout: float = 10.0
+    """How long ``Peer()`` may take to join or to serve."""
+
+    orphan_run_seconds: float = 10.0
+    """How long attempts whose transaction no owner has claimed may keep running."""
+
+    orphan_hold_seconds: float = 600.0
+    """How long outputs that no server claims are kept. Long enough for an owner to return."""
+
+    retain_seconds: float = 300.0
+    """How long the result of a named transaction is there for latecomers."""
+
+    linger_seconds: float = 2.0
+    """The most that ``close()`` waits for others to have what they need from this peer."""
+
+    task_seconds: float = 0.05
+    """What a batch should take: long against a message, short against a failure."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.port < 65536:
+            raise Misuse(f"port={self.port} is not a port; use a number from 1 to 65535")
+        if self.port_span < 1 or self.port + self.port_span > 65536:
+            raise Misuse(
+                f"port_span={self.port_span} does not fit: ports {self.port} to "
+                f"{self.port + self.port_span - 1} must be between 1 and 65535"
+            )
+        if self.slots < 0:
+            raise Misuse(f"slots={self.slots}: use 0 to only submit, or how many tasks run at once")
+        if self.silence_seconds < 2 * self.heartbeat_seconds:
+            raise Misuse(
+                f"silence_seconds={self.silence_seconds} leaves no room for two heartbeats of "
+                f"{self.heartbeat_seconds}; make it at least {2 * self.heartbeat_seconds}"
+            )
+
+    @property
+    def ports(self) -> range:
+        """The well-known port and its fallbacks, in order."""
+        return range(self.port, self.port + self.port_span)
+
+
+def check_names(given: dict[str, Any], known: list[str], where: str) -> None:
+    """Raise ``Misuse`` for the first name in ``given`` that is not ``known``."""
+    for name in given:
+        if name not in known:
+            raise Misuse(f"{where} has no setting {name!r}{did_you_mean(name, known)}")

@@ -1,0 +1,23 @@
+# Sourced by the other scripts: makes, or reuses, the checkout's own virtual environment.
+# Sets $python to its interpreter. $PYTHON chooses the interpreter it is made from.
+# Usage: . scripts/environment.sh; environment [EXTRA]
+
+environment() {
+    top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+    base=${PYTHON:-python3}
+    "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+        echo "Python 3.11 or newer is needed; $base is $("$base" -V 2>&1). Set PYTHON=/path/to/python3." >&2
+        exit 1
+    }
+    # One environment an interpreter version and set of extras, remade when pyproject.toml changes.
+    local venv stamp
+    venv="$top/.venv-$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')${1:+-$1}"
+    stamp="$venv/.installed-from"
+    python="$venv/bin/python"
+    if ! cmp -s "$top/pyproject.toml" "$stamp" || ! "$python" -c '' 2>/dev/null; then
+        echo "preparing $(basename "$venv") (once) ..." >&2
+        "$base" -m venv --clear "$venv"
+        "$python" -m pip install --quiet --disable-pip-version-check -e "$top${1:+[$1]}"
+        cp "$top/pyproject.toml" "$stamp"
+    fi
+}
