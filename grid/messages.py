@@ -86,7 +86,8 @@ class Holding(Struct, frozen=True, array_like=True):
 
 class Failure(Struct, frozen=True):
     """How a task, or a whole transaction, ended badly. All text; ``exception`` is the user's own
-    exception pickled for its owner, or empty where it does not pickle."""
+    exception pickled for its owner, or empty where it does not pickle; ``item`` the index of the
+    item a worker was on, or -1."""
 
     kind: Literal["raised", "died", "unpicklable", "module", "deadline", "cancelled", "bug"]
     message: str
@@ -95,6 +96,7 @@ class Failure(Struct, frozen=True):
     peer: str = ""
     traceback: str = ""
     exception: bytes = b""
+    item: int = -1
 
 
 class Remembered(Struct, frozen=True):
@@ -171,7 +173,9 @@ class Refusal(Struct, frozen=True, tag=True):
 
 
 class Beat(Struct, frozen=True, tag=True):
-    """I live. Sent both ways every heartbeat."""
+    """I live. Sent both ways every heartbeat; a server says how many members it has."""
+
+    members: int = 0
 
 
 # ------------------------------------------------------------------------------ client to server
