@@ -382,6 +382,7 @@ class Finished(Struct, frozen=True, tag=True):
 
     txn: str
     record: str
+    meta: RecordMeta
     holdings: tuple[tuple[Holding, PeerRef], ...]
 
 
@@ -435,9 +436,10 @@ class Drop(Struct, frozen=True, tag=True):
 
 
 class Retain(Struct, frozen=True, tag=True):
-    """Keep the results of a finished named transaction for latecomers."""
+    """Keep the results of a finished named transaction for latecomers; fetch what is not here."""
 
     remembered: Remembered
+    sources: tuple[tuple[Holding, PeerRef], ...]
 
 
 class Redirect(Struct, frozen=True, tag=True):

@@ -1,0 +1,51 @@
+"""How large a batch should be: tens of milliseconds each, smaller at the end.
+
+The first batches are small, because nothing is known; then the measured time per item decides. A
+batch grows at most fourfold over the largest one seen, so that one light item does not mislead,
+and never takes more than its share of what is left, so that all slots end together.
+"""
+
+GROWTH = 4
+ITEMS_MAX = 1 << 16
+"""More items than this in one batch would make messages and retries heavy."""
+
+SHARES = 3
+"""What is left is cut in this many batches a slot: enough to even out differences in speed."""
+
+QUICK_SECONDS = 0.25
+"""Tasks shorter than this are given ahead of a free slot, so that no slot waits for a message."""
+
+
+class BatchSizer:
+    """Learns the cost of one phase of one transaction."""
+
+    def __init__(self, task_seconds: float) -> None:
+        self._task_seconds = task_seconds
+        self._seconds_per_item: float | None = None
+        self._largest = 0
+        self._task_cost = 0.0
+
+    def note(self, items: int, seconds: float) -> None:
+        """Learn from a finished task."""
+        cost = seconds / items
+        old = self._seconds_per_item
+        self._seconds_per_item = cost if old is None else 0.7 * old + 0.3 * cost
+        self._task_cost = seconds if old is None else 0.7 * self._task_cost + 0.3 * seconds
+        self._largest = max(self._largest, items)
+
+    @property
+    def quick(self) -> bool:
+        """Whether tasks are known to be short."""
+        return self._seconds_per_item is not None and self._task_cost < QUICK_SECONDS
+
+    def expected_seconds(self, items: int) -> float | None:
+        """How long so many items should take; None before anything is known."""
+        return None if self._seconds_per_item is None else self._seconds_per_item * items
+
+    def size(self, left: int, slots: int) -> int:
+        """How many items the next batch should have, of ``left`` for ``slots``."""
+        if self._seconds_per_item is None:
+            return 1
+        wanted = int(self._task_seconds / max(self._seconds_per_item, 1e-9))
+        share = left // (SHARES * max(1, slots))
+        return max(1, min(wanted, share, GROWTH * self._largest, ITEMS_MAX))

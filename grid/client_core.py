@@ -1,0 +1,470 @@
+"""What a client decides. Composes the election, the owner's ledgers, the tasks in hand and the
+holdings; it alone owns term, roster and the decision to grab the port.
+
+One mutating entry, ``step(event, now) -> effects``, and one query, ``next_deadline()``. On every
+(re)join it says everything a server must know: what it holds, what it is running, then its
+unfinished submissions with their ledgers. So a new server needs nothing from the old one.
+"""
+
+import random
+from collections.abc import Iterable
+from typing import assert_never
+
+from grid.attempts import Attempts
+from grid.effects import (
+    AdoptEstates,
+    ClientEffect,
+    Closed,
+    CloseLink,
+    DropOutput,
+    DropOutputs,
+    FetchResult,
+    ForgetTask,
+    GiveUp,
+    GoDownNow,
+    Prepare,
+    RunTask,
+    Send,
+    ShowPrinted,
+    ShowStatus,
+)
+from grid.election import Election, Phase
+from grid.events import (
+    CancelRequested,
+    CandidatesResolved,
+    ClientEvent,
+    CloseRequested,
+    Connected,
+    DeadlineReached,
+    DownRequested,
+    EstateAdopted,
+    InputsFailed,
+    InputsReady,
+    LinkLost,
+    OutputPrinted,
+    PortBound,
+    PortTaken,
+    ProbeAnswered,
+    ProbeFailed,
+    Received,
+    ReconnectFailed,
+    RecordAdopted,
+    RecordNotAdopted,
+    ResultFetched,
+    ResultMissing,
+    Started,
+    StatusRequested,
+    SubmitRequested,
+    TaskBroke,
+    TaskRefused,
+    TaskSealed,
+    TermSurpassed,
+)
+from grid.failure_detector import FailureDetector
+from grid.holdings import Holdings
+from grid.messages import (
+    Accepted,
+    Adopt,
+    Announce,
+    AskClaims,
+    AskDown,
+    AskStatus,
+    Assign,
+    Beat,
+    CancelTask,
+    Claims,
+    Drop,
+    Ended,
+    Failed,
+    Failure,
+    Finished,
+    FromClient,
+    GoDown,
+    Held,
+    Holding,
+    Join,
+    Joined,
+    Leave,
+    Message,
+    NewReign,
+    PeerGone,
+    PeerRef,
+    Printed,
+    Progress,
+    Redirect,
+    Rejected,
+    Remembered,
+    Retain,
+    Status,
+    Successors,
+    TaskDone,
+    TaskFailed,
+    TaskReturned,
+)
+from grid.ownership import Ownership
+from grid.settings import Settings
+
+RETAINED = "retained:"
+"""Prefix of the fetches that no transaction of ours asked for, but the server."""
+
+CLAIM_PERIODS = 10
+"""Claims are asked for this often within the orphan time, so that one lost answer is no loss."""
+
+
+class ClientCore:
+    """Everything that one peer's client decides. ``own`` and ``strict``: see ``Election``."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        me: PeerRef,
+        rng: random.Random,
+        *,
+        own: tuple[str, ...],
+        strict: bool,
+    ) -> None:
+        self.settings = settings
+        self.me = me
+        self.election = Election(settings, me.peer, own, strict, rng)
+        self.ownership = Ownership()
+        self.attempts = Attempts(me.peer, settings.slots)
+        self.holdings = Holdings(settings.orphan_hold_seconds)
+        self._detector = FailureDetector(settings.heartbeat_seconds, settings.silence_seconds)
+        self._fetching: dict[str, tuple[tuple[Holding, PeerRef], ...]] = {}
+        self._retained: dict[str, Remembered] = {}
+        self._questions: list[FromClient] = []
+        self._server: PeerRef | None = None
+        self._beat_at = 0.0
+        self._claims_at = 0.0
+        self._effects: list[ClientEffect] = []
+
+    # -- the two entries ---------------------------------------------------------------
+
+    def step(self, event: ClientEvent, now: float) -> list[ClientEffect]:
+        """Take in one fact; return what to do, in order."""
+        self._effects = []
+        self._detector.look(now)
+        if self.election.phase is not Phase.CLOSED:
+            self._on(event, now)
+            self._on_time(now)
+        return self._effects
+
+    def next_deadline(self) -> float | None:
+        """When ``DeadlineReached`` is wanted next, in the time of ``now``."""
+        if self.election.phase is Phase.CLOSED:
+            return None
+        times = (
+            self._beat_at,
+            self.election.deadline,
+            self.election.join_deadline,
+            self.ownership.deadline(),
+        )
+        return min(t for t in times if t is not None)
+
+    def _do(self, effects: Iterable[ClientEffect]) -> None:
+        self._effects.extend(effects)
+
+    def _say(self, *messages: FromClient) -> None:
+        """Tell the server, if there is one; else the next join says what still matters."""
+        if self._server is not None and self.election.link is not None:
+            self._do(Send(self.election.link, message) for message in messages)
+
+    # -- events ------------------------------------------------------------------------
+
+    def _on(self, event: ClientEvent, now: float) -> None:  # noqa: C901 - one row an event
+        match event:
+            case Started():
+                self._do(self.election.start(event.candidates, now))
+            case CandidatesResolved():
+                self._do(self.election.resolved(event.candidates))
+            case DeadlineReached():
+                pass  # every step looks at the clock
+            case ProbeAnswered():
+                self._do(self.election.probe_answered(event, now))
+            case ProbeFailed():
+                self._do(self.election.probe_failed(event, now))
+            case Connected():
+                self._on_connected(event, now)
+            case ReconnectFailed():
+                self._do(self.election.reconnect_failed(event, now))
+            case PortBound():
+                self._do(self.election.port_bound(event, now))
+            case PortTaken():
+                self._do(self.election.port_taken(event, now))
+            case TermSurpassed():
+                self._do(self.election.term_surpassed(event.seen, now))
+            case LinkLost():
+                if event.link == self.election.link:
+                    self._on_server_lost(now)
+            case Received():
+                if event.link == self.election.link:
+                    self._detector.heard(event.link, now)
+                    self._on_message(event.message, now)
+            case SubmitRequested():
+                self._on_submit(event, now)
+            case CancelRequested():
+                self._on_cancel(event)
+            case StatusRequested():
+                self._ask(AskStatus())
+            case DownRequested():
+                self._ask(AskDown())
+            case CloseRequested():
+                self._on_close()
+            case RecordAdopted():
+                self._say(*self.ownership.adopted(event.txn, event.meta))
+            case RecordNotAdopted():
+                self.ownership.not_adopted(event.txn, now)
+            case ResultFetched():
+                self._on_result_fetched(event, now)
+            case ResultMissing():
+                self._on_result_missing(event)
+            case InputsReady():
+                self.attempts.prepared(event.attempt)
+                self._start_tasks()
+            case InputsFailed():
+                self._on_inputs_failed(event)
+            case TaskSealed():
+                self._on_task_sealed(event, now)
+            case TaskBroke():
+                self._end_task(event.attempt, TaskFailed(event.attempt, event.failure))
+            case TaskRefused():
+                refusal = TaskReturned(event.attempt, event.reason, event.detail)
+                self._end_task(event.attempt, refusal)
+            case EstateAdopted():
+                for held in event.held:
+                    self.holdings.add_held(held, now)
+                self._say(Announce(event.held, event.peer))
+            case OutputPrinted():
+                self._say(Printed(event.record, self.me.name, event.stream, event.text))
+            case _:
+                assert_never(event)
+
+    def _on_connected(self, event: Connected, now: float) -> None:
+        self._do(self.election.connected(event, now))
+        if self.election.link != event.link:
+            return
+        self._server = PeerRef(event.welcome.peer, event.welcome.name, "", event.address)
+        self._detector.heard(event.link, now)
+        self._say(
+            Join(
+                me=self.me,
+                slots=self.settings.slots,
+                serves=self.settings.serves,
+                seen=self.election.seen,
+                held=self.holdings.held(now),
+                running=self.attempts.running(),
+            ),
+            *self.ownership.resubmissions(),
+            *self._questions,
+        )
+        self._questions.clear()
+
+    def _on_server_lost(self, now: float) -> None:
+        """Seek at once; adopt what the old server's process may have left on this host."""
+        if self.election.link is not None:
+            self._detector.forget(self.election.link)
+        self._server = None
+        self._do([AdoptEstates()])
+        self._do(self.election.lost_server(now))
+
+    # -- the user's wishes -------------------------------------------------------------
+
+    def _ask(self, question: FromClient) -> None:
+        """Ask now, or as soon as there is a server to ask."""
+        if self._server is None:
+            self._questions.append(question)
+        self._say(question)
+
+    def _on_submit(self, event: SubmitRequested, now: float) -> None:
+        deadline = None if event.deadline_seconds is None else now + event.deadline_seconds
+        self._say(
+            *self.ownership.submit(
+                event.txn, event.meta, event.name, event.fingerprint, event.fresh, deadline
+            )
+        )
+
+    def _on_cancel(self, event: CancelRequested) -> None:
+        withdrawn = Failure("cancelled", "cancelled by its owner")
+        effects, messages = self.ownership.cancel(event.txn, event.all, withdrawn)
+        self._do(effects)
+        self._say(*messages)
+
+    def _on_close(self) -> None:
+        """Leave well: withdraw what is open, hand tasks back, leave outputs for adoption."""
+        closing = Failure("cancelled", "its peer was closed before the result came")
+        effects, messages = self.ownership.withdraw_all(closing)
+        self._do(effects)
+        self._say(*messages, Leave())
+        self._do(ForgetTask(attempt) for attempt in self.attempts.all())
+        self._do(self.election.close())
+        self._do([Closed()])
+
+    # -- tasks -------------------------------------------------------------------------
+
+    def _start_tasks(self) -> None:
+        self._do(RunTask(assign, output) for assign, output in self.attempts.startable())
+
+    def _end_task(self, attempt: str, message: FromClient) -> None:
+        """A task came to a bad end here; its slot is free."""
+        if self.attempts.ended(attempt) is not None:
+            self._say(message)
+        self._start_tasks()
+
+    def _on_inputs_failed(self, event: InputsFailed) -> None:
+        if event.failure is not None:
+            self._end_task(event.attempt, TaskFailed(event.attempt, event.failure))
+            return
+        returned = TaskReturned(event.attempt, "inputs", event.reason, event.missing)
+        self._end_task(event.attempt, returned)
+
+    def _on_task_sealed(self, event: TaskSealed, now: float) -> None:
+        if self.attempts.ended(event.attempt) is None:
+            self._do([DropOutput(event.holding.output)])
+        else:
+            self.holdings.add(event.holding, event.sizes, now)
+            self._say(TaskDone(event.attempt, event.holding, event.seconds, event.sizes))
+        self._start_tasks()
+
+    def _cancel_tasks(self, attempts: list[str]) -> None:
+        for attempt in attempts:
+            if self.attempts.cancel(attempt):
+                self._do([ForgetTask(attempt)])
+        self._start_tasks()
+
+    # -- results -----------------------------------------------------------------------
+
+    def _on_result_fetched(self, event: ResultFetched, now: float) -> None:
+        """Results fetched become holdings of this peer too: the second copy latecomers may need."""
+        sources = self._fetching.pop(event.txn, ())
+        mine = tuple(holding for holding, _ in sources)
+        effects, messages = self.ownership.fetched(event.txn, sources)
+        retained = (
+            self._retained.pop(event.record, None) if event.txn.startswith(RETAINED) else None
+        )
+        if effects or retained is not None:
+            for holding in mine:
+                self.holdings.add(holding, (), now)
+            if retained is not None:
+                self.holdings.remember(retained, now)
+            self._say(Announce((Held(event.record, mine),)))
+        self._do(effects)
+        self._say(*messages)
+
+    def _on_result_missing(self, event: ResultMissing) -> None:
+        self._fetching.pop(event.txn, None)
+        self._say(*self.ownership.missing(event.txn, event.missing))
+
+    # -- messages of the server --------------------------------------------------------
+
+    def _on_message(self, message: Message, now: float) -> None:  # noqa: C901 - one row a message
+        match message:
+            case Beat():
+                self.election.members = message.members
+            case Joined():
+                self._server = message.server
+                self.election.told(message.reign, message.successors, message.members)
+                self._do([self.election.role(message.server), AdoptEstates()])
+            case Successors():
+                self.election.told(self.election.reign, message.successors, message.members)
+            case NewReign():
+                election = self.election
+                election.told(message.reign, election.successors, election.members)
+                self._do([election.role(self._server)])
+            case PeerGone():
+                self._do([AdoptEstates()])
+            case Accepted():
+                self.ownership.accepted(message)
+            case Rejected():
+                self._do(self.ownership.rejected(message))
+            case Adopt():
+                self._do(self.ownership.adopt(message, now))
+            case Progress():
+                self._do(self.ownership.progress(message, self.election.reign.term))
+            case Finished():
+                self._fetch(self.ownership.finished(message))
+            case Failed():
+                effects, messages = self.ownership.failed(message)
+                self._do(effects)
+                self._say(*messages)
+            case Ended():
+                self.ownership.ended(message)
+            case Assign():
+                self.attempts.add(message)
+                self._do([Prepare(message)])
+            case CancelTask():
+                self._cancel_tasks([message.attempt])
+            case Drop():
+                self._on_drop(message)
+            case Retain():
+                self._on_retain(message, now)
+            case Redirect():
+                self._server = None
+                self._do(self.election.redirected(message.address))
+            case Claims():
+                self.holdings.claimed(message.records, now)
+            case GoDown():
+                self._do([GoDownNow()])
+            case Printed():
+                self._on_printed(message)
+            case Status():
+                self._do([ShowStatus(message)])
+            case _:
+                # A server that sends what only clients send is not one to follow.
+                if self.election.link is not None:
+                    self._do([CloseLink(self.election.link)])
+                self._on_server_lost(now)
+
+    def _fetch(self, effects: list[ClientEffect]) -> None:
+        for effect in effects:
+            if isinstance(effect, FetchResult):
+                self._fetching[effect.txn] = effect.holdings
+        self._do(effects)
+
+    def _on_retain(self, message: Retain, now: float) -> None:
+        """Keep a result for latecomers; one who is asked as the second copy fetches it first."""
+        record = message.remembered.meta.record
+        absent = tuple(pair for pair in message.sources if pair[0].output not in self.holdings)
+        if absent:
+            self._retained[record] = message.remembered
+            self._fetch([FetchResult(f"{RETAINED}{record}", record, absent)])
+        self.holdings.remember(message.remembered, now)
+
+    def _on_drop(self, message: Drop) -> None:
+        if not message.kinds:
+            self._cancel_tasks(self.attempts.of(message.record))
+        if self.holdings.drop(message.record, message.kinds):
+            self._do([DropOutputs(message.record, message.kinds)])
+
+    def _on_printed(self, message: Printed) -> None:
+        for txn in self.ownership.of_record(message.record):
+            self._do([ShowPrinted(txn, message.peer, message.stream, message.text)])
+
+    # -- time --------------------------------------------------------------------------
+
+    def _on_time(self, now: float) -> None:
+        if self.election.phase is Phase.CLOSED:
+            return
+        error = self.election.overdue(now)
+        if error is not None:
+            self._do([GiveUp(error)])
+            self._on_close()
+            return
+        self._do(self.election.due(now))
+        effects, messages = self.ownership.due(now)
+        self._do(effects)
+        self._say(*messages)
+        if now >= self._beat_at:
+            self._beat_at = now + self.settings.heartbeat_seconds
+            self._beat(now)
+
+    def _beat(self, now: float) -> None:
+        self._say(Beat())
+        if self.election.link in self._detector.silent(now):
+            assert self.election.link is not None
+            self._do([CloseLink(self.election.link)])
+            self._on_server_lost(now)
+        for record in self.holdings.expired(now):
+            self._do([DropOutputs(record, ())])
+        if now >= self._claims_at and self.holdings.records():
+            self._claims_at = now + self.settings.orphan_hold_seconds / CLAIM_PERIODS
+            self._say(AskClaims(self.holdings.records()))

@@ -1,0 +1,273 @@
+"""Tasks, as the server sees them: given, sealed, failed, returned, lost with their peer."""
+
+from grid.messages import (
+    Address,
+    Assign,
+    CancelTask,
+    Failure,
+    Holding,
+    Kind,
+    LostOutputs,
+    Output,
+    PeerRef,
+    Running,
+    Source,
+    TaskDone,
+    TaskFailed,
+    TaskReturned,
+)
+from grid.plan import Needless, Plan, Tile
+from grid.registry import Transaction
+from grid.roster import Member
+from grid.scheduler import Choice, choose
+from grid.server_state import ServerState
+
+RETURN_SECONDS = 0.25
+"""Pause before a range whose inputs could not be had is given again."""
+
+FULL_SECONDS = 5.0
+"""How long a peer without room for outputs is left alone."""
+
+NOBODY = PeerRef("", "", "", Address("", 0))
+
+
+class Dispatcher:
+    """Gives tasks and takes their outcomes."""
+
+    def __init__(self, state: ServerState) -> None:
+        self._state = state
+        self._count = 0
+
+    # -- giving ------------------------------------------------------------------------
+
+    def give(self, now: float) -> None:
+        """Give all that can be given now."""
+        self._give_calls()
+        while (choice := choose(self._state, now)) is not None:
+            self._give_one(choice, now)
+
+    def _attempt(self) -> str:
+        self._count += 1
+        reign = self._state.reign
+        return f"{reign.term}.{reign.id[:8]}.{self._count}"
+
+    def _give_one(self, choice: Choice, now: float) -> None:
+        txn, tile, member = choice.txn, choice.tile, choice.member
+        attempt = self._attempt()
+        txn.plans[choice.kind].give(tile, attempt, member.ref.peer, now)
+        txn.news(choice.kind, tile.start, tile.stop, member.ref.peer, held=False)
+        sources = txn.sources(choice.kind, self._state.where())
+        assert sources is not None, "chosen only with its inputs at hand"
+        self._order(txn, member, attempt, choice.kind, tile, sources)
+
+    def _order(
+        self,
+        txn: Transaction,
+        member: Member,
+        attempt: str,
+        kind: Kind,
+        tile: Tile,
+        sources: tuple[Source, ...] = (),
+    ) -> None:
+        member.assigned[attempt] = txn.meta.record
+        self._state.order(
+            member,
+            Assign(
+                attempt=attempt,
+                record=txn.meta.record,
+                kind=kind,
+                start=tile.start,
+                stop=tile.stop,
+                owners=self.owners(txn),
+                sources=sources,
+                deaths=tile.deaths,
+            ),
+        )
+
+    def owners(self, txn: Transaction) -> tuple[PeerRef, ...]:
+        """Where a record's code and items can be had."""
+        members = (self._state.roster.named(owner.peer) for owner in txn.owners.values())
+        return tuple(dict.fromkeys(member.ref for member in members if member is not None))
+
+    def _give_calls(self) -> None:
+        """A call on every member does not wait for a free slot: it is queued there."""
+        for txn in self._state.registry:
+            if txn.meta.shape != "everywhere" or txn.state != "running":
+                continue
+            given = set(txn.calls_given.values())
+            for peer, holding in txn.calls.items():
+                member = self._state.roster.named(peer)
+                if holding is None and member is not None and peer not in given:
+                    attempt = self._attempt()
+                    txn.calls_given[attempt] = peer
+                    txn.news("call", 0, 1, peer, held=False)
+                    self._order(txn, member, attempt, "call", Tile(0, 1))
+
+    def reclaim(self, member: Member, running: Running, now: float) -> bool:
+        """Take up an attempt that an earlier server gave; False if its record is unknown."""
+        txn = self._state.registry.get(running.record)
+        if txn is None:
+            return False
+        peer = member.ref.peer
+        if running.kind == "call":
+            taken = txn.calls.get(peer, NOBODY) is None
+            if taken:
+                txn.calls_given[running.attempt] = peer
+        else:
+            plan = txn.plans.get(running.kind)
+            taken = (
+                plan is not None
+                and plan.has(running.start, running.stop)
+                and plan.reclaim(running.start, running.stop, running.attempt, peer, now)
+            )
+        if taken:
+            member.assigned[running.attempt] = running.record
+            txn.news(running.kind, running.start, running.stop, peer, held=False)
+        else:
+            self._state.send(member, CancelTask(running.attempt))
+        return True
+
+    # -- outcomes ----------------------------------------------------------------------
+
+    def done(self, member: Member, message: TaskDone) -> Transaction | None:
+        """A sealed output: also that of an attempt nobody here has given counts."""
+        member.assigned.pop(message.attempt, None)
+        member.unclaimed.pop(message.attempt, None)
+        member.keep_one(message.holding)
+        output = message.holding.output
+        txn = self._state.registry.get(output.record)
+        if txn is None:
+            return None
+        txn.calls_given.pop(message.attempt, None)
+        news = self._state.credit(txn, message.holding, member.ref.peer)
+        if news and message.sizes:
+            txn.note_sizes(member.ref.peer, message.sizes)
+        plan = txn.plans.get(output.kind)
+        if plan is not None and plan.has(output.start, output.stop):
+            self._released(txn, plan, message.attempt, member.ref.peer)
+            txn.sizers[output.kind].note(output.stop - output.start, message.seconds)
+        return txn
+
+    def _released(
+        self, txn: Transaction, plan: Plan, attempt: str, peer: str, not_before: float = 0.0
+    ) -> Tile | None:
+        tile = plan.release(attempt)
+        if tile is not None:
+            tile.not_before = max(tile.not_before, not_before)
+            txn.unsay(plan.kind, tile.start, tile.stop, peer)
+        return tile
+
+    def _ended(
+        self, member: Member, attempt: str, not_before: float = 0.0
+    ) -> tuple[Transaction, Plan | None, Tile | None] | None:
+        """Take an attempt that ended without output from its member and its plan."""
+        member.unclaimed.pop(attempt, None)
+        txn = self._state.registry.get(member.assigned.pop(attempt, ""))
+        if txn is None:
+            return None
+        if txn.calls_given.pop(attempt, None) is not None:
+            txn.unsay("call", 0, 1, member.ref.peer)
+            return txn, None, None
+        for plan in txn.plans.values():
+            tile = self._released(txn, plan, attempt, member.ref.peer, not_before)
+            if tile is not None:
+                return txn, plan, tile
+        return None
+
+    def failed(self, member: Member, message: TaskFailed) -> tuple[Transaction, Failure] | None:
+        """User code raised, or a worker died. Return the transaction if that is its end."""
+        ended = self._ended(member, message.attempt)
+        if ended is None:
+            return None
+        txn, plan, tile = ended
+        failure = message.failure
+        if plan is None or tile is None:
+            return txn, failure
+        if failure.kind == "raised":
+            tile.errors += 1
+            return (txn, failure) if tile.errors > txn.meta.retries else None
+        if failure.kind == "died":
+            tile.deaths += 1
+            if plan.kind == "map":
+                tile = plan.isolate(tile, failure.item)
+            return (txn, failure) if tile.deaths >= txn.meta.attempts_max else None
+        return txn, failure
+
+    def returned(
+        self, member: Member, message: TaskReturned, now: float
+    ) -> tuple[Transaction, Failure] | None:
+        """A task was handed back. Return the transaction if nobody can run it."""
+        for output in message.missing:
+            self.lost(output)
+        if message.reason == "space":
+            member.full_until = now + FULL_SECONDS
+        pause = now + RETURN_SECONDS if message.reason == "inputs" else 0.0
+        ended = self._ended(member, message.attempt, pause)
+        if ended is None or message.reason != "module":
+            return None
+        txn = ended[0]
+        txn.unable[member.ref.peer] = message.detail
+        txn.calls.pop(member.ref.peer, None)
+        able = [m for m in self._state.roster if m.slots and m.ref.peer not in txn.unable]
+        return None if able else (txn, Failure("module", message.detail, peer=member.ref.name))
+
+    def lost(self, output: Output) -> None:
+        """An output is gone for good, at every holder."""
+        for member in self._state.roster:
+            member.lost(output)
+        txn = self._state.registry.get(output.record)
+        plan = txn.plans.get(output.kind) if txn else None
+        if txn is None or plan is None or not plan.has(output.start, output.stop):
+            return
+        holders = [t for t in plan.outputs() if t.holding and t.holding.output == output]
+        for tile in holders:
+            for peer in tile.holders:
+                txn.unsay(output.kind, tile.start, tile.stop, peer)
+        plan.lose(output, None)
+
+    def lost_outputs(self, message: LostOutputs) -> Transaction | None:
+        """An owner could not fetch these; they are to be run again."""
+        for output in message.missing:
+            self.lost(output)
+        return self._state.registry.get(message.record)
+
+    # -- members that go ---------------------------------------------------------------
+
+    def part(self, member: Member, now: float) -> None:
+        """Free what a gone member ran; hold back what it held while a neighbour may adopt it."""
+        peer = member.ref.peer
+        for attempt in list(member.assigned):
+            self._ended(member, attempt)
+        adoptable = any(m.ref.peer != peer for m in self._state.roster.neighbours(member.ref.host))
+        until = now + self._state.settings.silence_seconds
+        for record, outputs in member.held.items():
+            txn = self._state.registry.get(record)
+            if txn is None:
+                continue
+            for holding in outputs.values():
+                self._lose_at(txn, holding, peer, until if adoptable else None)
+        for txn in self._state.registry:
+            txn.calls.pop(peer, None)
+            txn.sizes.pop(peer, None)
+
+    @staticmethod
+    def _lose_at(txn: Transaction, holding: Holding, peer: str, until: float | None) -> None:
+        output = holding.output
+        plan = txn.plans.get(output.kind)
+        if plan is None or not plan.has(output.start, output.stop):
+            return
+        tile = plan.lose(output, peer)
+        if tile is not None and until is not None:
+            plan.expect(tile.start, tile.stop, peer)
+            txn.waiting[peer] = until
+
+    def halt(self, txn: Transaction) -> None:
+        """Stop every attempt of a transaction."""
+        for plan in txn.plans.values():
+            for attempt, tile in list(plan.attempts().items()):
+                peer = tile.attempts[attempt]
+                plan.release(attempt)
+                self._state.stop(Needless(attempt, peer, tile.start, tile.stop))
+        for attempt, peer in txn.calls_given.items():
+            self._state.stop(Needless(attempt, peer, 0, 1))
+        txn.calls_given.clear()

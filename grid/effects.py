@@ -1,0 +1,298 @@
+"""What to do: the orders that the cores give. Done in list order; where order is a promise, the
+order's docstring says so. An order that can fail ends as an event of ``grid.events``.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from grid.errors import CannotJoin
+from grid.messages import (
+    Address,
+    Assign,
+    Failure,
+    Holding,
+    Kind,
+    Message,
+    Output,
+    PeerRef,
+    RecordMeta,
+    Reign,
+    Status,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Put a message on a link. Messages to one link arrive in the order sent. A ``Progress`` is
+    ordered before the ``Assign`` it tells of, so that no ledger is behind the work."""
+
+    link: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class CloseLink:
+    """Close a link after what was sent is out. No ``LinkLost`` follows."""
+
+    link: int
+
+
+# ------------------------------------------------------------------- ordered by the client core
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Greet every address at once: ``ProbeAnswered`` or ``ProbeFailed`` for each of them."""
+
+    addresses: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolve:
+    """Look the names of ``hosts`` up again: ``CandidatesResolved``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Dial until greeted, at most so often and so long; a refused connection is not tried again.
+
+    Ends as ``Connected`` or ``ReconnectFailed``.
+    """
+
+    address: Address
+    attempts: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BindPort:
+    """Bind and listen on all own addresses of one port, or none: ``PortBound``/``PortTaken``."""
+
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Tell the server thread: serve the bound port as this reign (``ReignBegan``)."""
+
+    reign: Reign
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectOwnServer:
+    """Link this client to the server of its own process, in memory: ``Connected``."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class StopServing:
+    """Tell the server thread: redirect the members, free the port (``ReignEnded``)."""
+
+    redirect: Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanged:
+    """For people and for ``Peer()``: whom this peer follows now, or that it seeks."""
+
+    role: Literal["seeking", "following", "serving", "closed"]
+    reign: Reign
+    address: Address | None
+    server: PeerRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Joining failed for good: ``Peer()`` raises this."""
+
+    error: CannotJoin
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptRecord:
+    """Fetch the record of a named transaction: ``RecordAdopted`` or ``RecordNotAdopted``."""
+
+    txn: str
+    meta: RecordMeta
+    owners: tuple[PeerRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FetchResult:
+    """Bring these segments into the own store: ``ResultFetched`` or ``ResultMissing``."""
+
+    txn: str
+    record: str
+    holdings: tuple[tuple[Holding, PeerRef], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deliver:
+    """The result is here, in these segments in this order: resolve the user's transaction. Given
+    once for a transaction, or ``Reject`` is, never both."""
+
+    txn: str
+    meta: RecordMeta
+    holdings: tuple[tuple[Holding, PeerRef], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The transaction ended without a result."""
+
+    txn: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class RejectName:
+    """The name belongs to another job; ``conflict`` names the parts that differ."""
+
+    txn: str
+    message: str
+    conflict: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShowProgress:
+    """How far a transaction is, for its user. Counts of items and of partitions; ``again`` counts
+    finished tasks that were executed again."""
+
+    txn: str
+    term: int
+    maps_done: int
+    maps_total: int
+    reduces_done: int
+    reduces_total: int
+    finishing: bool
+    again: int
+    peers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShowPrinted:
+    """Lines that user code printed somewhere, for this owner."""
+
+    txn: str
+    peer: str
+    stream: Literal["stdout", "stderr", "log"]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShowStatus:
+    """The answer to ``StatusRequested``."""
+
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Get a task's code and inputs at hand: ``InputsReady`` or ``InputsFailed``."""
+
+    assign: Assign
+
+
+@dataclass(frozen=True, slots=True)
+class RunTask:
+    """Run a prepared task on a free slot, its output named ``output``: ``TaskSealed``,
+    ``TaskBroke`` or ``TaskRefused``."""
+
+    assign: Assign
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetTask:
+    """Stop a task, wherever it is; whatever it yields is dropped."""
+
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropOutputs:
+    """Remove what is held of a record: all of it, or only these kinds."""
+
+    record: str
+    kinds: tuple[Kind, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DropOutput:
+    """Remove one segment."""
+
+    output: Output
+
+
+@dataclass(frozen=True, slots=True)
+class AdoptEstates:
+    """Adopt the outputs of dead peers of this host: an ``EstateAdopted`` for each found."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoDownNow:
+    """Someone asked the grid to go down."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """All that leaving well asks for has been ordered; the thread may end."""
+
+
+ClientEffect = (
+    Send
+    | CloseLink
+    | Probe
+    | Resolve
+    | Reconnect
+    | BindPort
+    | Serve
+    | ConnectOwnServer
+    | StopServing
+    | RoleChanged
+    | GiveUp
+    | AdoptRecord
+    | FetchResult
+    | Deliver
+    | Reject
+    | RejectName
+    | ShowProgress
+    | ShowPrinted
+    | ShowStatus
+    | Prepare
+    | RunTask
+    | ForgetTask
+    | DropOutputs
+    | DropOutput
+    | AdoptEstates
+    | GoDownNow
+    | Closed
+)
+
+
+# ------------------------------------------------------------------- ordered by the server core
+
+
+@dataclass(frozen=True, slots=True)
+class TellClient:
+    """Tell the own client core that a higher term was seen (``TermSurpassed``)."""
+
+    seen: Reign
+
+
+@dataclass(frozen=True, slots=True)
+class Greet:
+    """From now on answer greetings with this reign and number of followers."""
+
+    reign: Reign
+    followers: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreePort:
+    """Close the port and, after what was sent is out, every link."""
+
+
+ServerEffect = Send | CloseLink | TellClient | Greet | FreePort

@@ -1,0 +1,295 @@
+"""What happened: the past facts that the cores are told. Small and frozen.
+
+A fact that answers an effect names what it answers (address, link, attempt, transaction), so that
+a stale one is recognised and dropped on purpose.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from grid.messages import (
+    Address,
+    Failure,
+    Held,
+    Hello,
+    Holding,
+    Message,
+    Output,
+    PeerRef,
+    RecordMeta,
+    Reign,
+    Welcome,
+)
+
+DialFailure = Literal["refused", "silent", "stranger", "wrong_key", "refusal", "unreachable"]
+"""Nobody listens; no answer in time; not our protocol; another key; told to go; no route."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """The time that ``next_deadline`` named has come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message came in over a link."""
+
+    link: int
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """A link is closed, by whoever."""
+
+    link: int
+    reason: str
+
+
+# ------------------------------------------------------------------- told to the client core
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The peer begins. ``candidates`` are where a server may be, in order."""
+
+    candidates: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidatesResolved:
+    """Names were looked up again."""
+
+    candidates: tuple[Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeAnswered:
+    address: Address
+    welcome: Welcome
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFailed:
+    address: Address
+    kind: DialFailure
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A link to the server at ``address`` stands (``Reconnect`` or ``ConnectOwnServer``)."""
+
+    link: int
+    address: Address
+    welcome: Welcome
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectFailed:
+    address: Address
+    kind: DialFailure
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortBound:
+    """All of this peer's own addresses of one port are bound and listening."""
+
+    port: int
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class PortTaken:
+    port: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TermSurpassed:
+    """A member of our own server has seen a reign above ours."""
+
+    seen: Reign
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitRequested:
+    """The user submitted; keys are listed and the code is frozen."""
+
+    txn: str
+    meta: RecordMeta
+    name: str
+    fingerprint: dict[str, str]
+    fresh: bool
+    deadline_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequested:
+    txn: str
+    all: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRequested:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class DownRequested:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CloseRequested:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RecordAdopted:
+    """The record of a named transaction is here; this peer can own it."""
+
+    txn: str
+    meta: RecordMeta
+
+
+@dataclass(frozen=True, slots=True)
+class RecordNotAdopted:
+    txn: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFetched:
+    """All results of a transaction are in this peer's own store."""
+
+    txn: str
+    record: str
+
+
+@dataclass(frozen=True, slots=True)
+class ResultMissing:
+    """Some results could not be fetched; ``missing`` are gone for good where they were."""
+
+    txn: str
+    record: str
+    missing: tuple[Output, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputsReady:
+    attempt: str
+
+
+@dataclass(frozen=True, slots=True)
+class InputsFailed:
+    """``failure`` is set when it is the user's fault: their datasource raised."""
+
+    attempt: str
+    reason: str
+    missing: tuple[Output, ...] = ()
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSealed:
+    attempt: str
+    holding: Holding
+    sizes: tuple[int, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskBroke:
+    """User code raised, or the worker died."""
+
+    attempt: str
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRefused:
+    attempt: str
+    reason: Literal["space", "module"]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class EstateAdopted:
+    """The outputs of a dead peer of this host are now ours to keep."""
+
+    peer: str
+    held: tuple[Held, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPrinted:
+    record: str
+    stream: Literal["stdout", "stderr", "log"]
+    text: str
+
+
+ClientEvent = (
+    Started
+    | CandidatesResolved
+    | DeadlineReached
+    | Received
+    | LinkLost
+    | ProbeAnswered
+    | ProbeFailed
+    | Connected
+    | ReconnectFailed
+    | PortBound
+    | PortTaken
+    | TermSurpassed
+    | SubmitRequested
+    | CancelRequested
+    | StatusRequested
+    | DownRequested
+    | CloseRequested
+    | RecordAdopted
+    | RecordNotAdopted
+    | ResultFetched
+    | ResultMissing
+    | InputsReady
+    | InputsFailed
+    | TaskSealed
+    | TaskBroke
+    | TaskRefused
+    | EstateAdopted
+    | OutputPrinted
+)
+
+
+# ------------------------------------------------------------------- told to the server core
+
+
+@dataclass(frozen=True, slots=True)
+class ReignBegan:
+    """Serve, as this reign. ``expected`` counts the members of the server before, without it: zero
+    for the first server of a grid."""
+
+    reign: Reign
+    me: PeerRef
+    expected: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReignEnded:
+    """Serve no more. Members are told to go to ``redirect``, if there is such a server."""
+
+    redirect: Address | None
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOpened:
+    """A greeted, authenticated link to a peer. ``local`` is this process's own client."""
+
+    link: int
+    hello: Hello
+    local: bool
+
+
+ServerEvent = ReignBegan | ReignEnded | LinkOpened | Received | LinkLost | DeadlineReached

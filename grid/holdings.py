@@ -1,0 +1,110 @@
+"""What a peer keeps: its sealed outputs, by record, until told to drop them.
+
+A holding is announced on every rejoin, so a new server knows what is finished without having seen
+it happen (P4). Nothing is dropped because a server does not know it: unclaimed records go only
+after a long time without any claim, which is this peer's own clock and nobody's order.
+"""
+
+from dataclasses import dataclass, field
+
+from grid.messages import Held, Holding, Kind, Output, Remembered
+
+
+@dataclass(slots=True)
+class _Kept:
+    claimed_at: float
+    holdings: dict[Output, Holding] = field(default_factory=dict)
+    sizes: dict[Output, tuple[int, ...]] = field(default_factory=dict)
+    remembered: Remembered | None = None
+    forget_at: float | None = None
+
+
+def summed(rows: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """Add sizes by partition; an empty row counts as zeros."""
+    rows = [row for row in rows if row]
+    return tuple(map(sum, zip(*rows, strict=True))) if rows else ()
+
+
+class Holdings:
+    """The records of which this peer holds outputs."""
+
+    def __init__(self, orphan_seconds: float) -> None:
+        self._orphan_seconds = orphan_seconds
+        self._records: dict[str, _Kept] = {}
+
+    def add(self, holding: Holding, sizes: tuple[int, ...], now: float) -> None:
+        """Keep one more segment."""
+        kept = self._records.setdefault(holding.output.record, _Kept(now))
+        kept.holdings[holding.output] = holding
+        if sizes:
+            kept.sizes[holding.output] = sizes
+
+    def add_held(self, held: Held, now: float) -> None:
+        """Keep all of an adopted estate's record. Its sizes are known only as a sum."""
+        for number, holding in enumerate(held.holdings):
+            self.add(holding, held.sizes if number == 0 else (), now)
+
+    def __contains__(self, output: Output) -> bool:
+        kept = self._records.get(output.record)
+        return kept is not None and output in kept.holdings
+
+    def drop(self, record: str, kinds: tuple[Kind, ...]) -> bool:
+        """Forget a record, or only its outputs of these kinds. Tell whether there was any."""
+        kept = self._records.get(record)
+        if kept is None:
+            return False
+        if not kinds:
+            del self._records[record]
+            return True
+        gone = [output for output in kept.holdings if output.kind in kinds]
+        for output in gone:
+            del kept.holdings[output]
+            kept.sizes.pop(output, None)
+        return bool(gone)
+
+    def remember(self, remembered: Remembered, now: float) -> None:
+        """Keep the result of a finished named transaction for latecomers, for its time."""
+        kept = self._records.get(remembered.meta.record)
+        if kept is not None:
+            kept.remembered = remembered
+            kept.forget_at = now + remembered.seconds_left
+
+    def held(self, now: float) -> tuple[Held, ...]:
+        """Everything, as announced on joining."""
+        return tuple(self._held_of(record, now) for record in self._records)
+
+    def _held_of(self, record: str, now: float) -> Held:
+        kept = self._records[record]
+        remembered = kept.remembered
+        if remembered is not None and kept.forget_at is not None:
+            remembered = Remembered(
+                name=remembered.name,
+                fingerprint=remembered.fingerprint,
+                meta=remembered.meta,
+                holdings=remembered.holdings,
+                seconds_left=max(0.0, kept.forget_at - now),
+            )
+        sizes = summed(list(kept.sizes.values()))
+        return Held(record, tuple(kept.holdings.values()), sizes, remembered)
+
+    def records(self) -> tuple[str, ...]:
+        return tuple(self._records)
+
+    def claimed(self, records: tuple[str, ...], now: float) -> None:
+        """The server said that these are needed."""
+        for record in records:
+            kept = self._records.get(record)
+            if kept is not None:
+                kept.claimed_at = now
+
+    def expired(self, now: float) -> list[str]:
+        """Drop and name the records that nobody claimed for long, or whose retention ended."""
+        gone = [
+            record
+            for record, kept in self._records.items()
+            if now - kept.claimed_at > self._orphan_seconds
+            or (kept.forget_at is not None and now > kept.forget_at)
+        ]
+        for record in gone:
+            del self._records[record]
+        return gone

@@ -1,0 +1,301 @@
+"""The owner's side of a transaction: its ledger, and its way from pending to acknowledged.
+
+::
+
+    pending ──Finished──> fetching ──ResultFetched──> resolved ──Ended──> gone
+       │                     │  └──ResultMissing: the server runs it again, still fetching
+       └──Failed / Cancel ───┴──────────────────────> resolved ──Ended──> gone
+
+A transaction never goes back, a fetch outlives the reign that began it, and the user hears of it
+exactly once, at the arrow into resolved (P3). Until the server confirms with ``Ended``, the
+acknowledgement or the cancel is repeated on every rejoin; until resolved, the submission is, with
+the ledger (P2).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from grid.effects import AdoptRecord, ClientEffect, Deliver, FetchResult, Reject, RejectName
+from grid.effects import ShowProgress as Show
+from grid.messages import (
+    Accepted,
+    Acknowledge,
+    Adopt,
+    Cancel,
+    Ended,
+    Failed,
+    Failure,
+    Finished,
+    FromClient,
+    Holding,
+    Kind,
+    LedgerEntry,
+    LostOutputs,
+    Output,
+    PeerRef,
+    Progress,
+    RecordMeta,
+    Rejected,
+    Submit,
+)
+from grid.ranges import Tiling
+
+State = Literal["pending", "fetching", "resolved"]
+
+ADOPT_AGAIN_SECONDS = 0.2
+"""Pause before a named submission is repeated after its first owner could not be reached."""
+
+
+class Ledger:
+    """Which range was given to, or is held by, whom; so that a new server repeats nothing (P4)."""
+
+    def __init__(self, meta: RecordMeta) -> None:
+        extents: dict[Kind, int] = {
+            "map": meta.items,
+            "reduce": meta.partitions,
+            "finish": 1,
+            "call": 1,
+        }
+        self._entries: dict[tuple[Kind, int, int, str], LedgerEntry] = {}
+        self._finished: dict[Kind, Tiling[bool]] = {k: Tiling(n, False) for k, n in extents.items()}
+        self.again = 0
+
+    def note(self, progress: Progress) -> None:
+        """Take in the news. Ranges given although they were finished once are counted."""
+        for entry in progress.freed:
+            self._entries.pop(self._key(entry), None)
+        for entry in progress.entries:
+            finished = self._finished[entry.kind]
+            if entry.kind == "call":
+                pass  # every member runs the same call once: no range is shared
+            elif entry.held:
+                finished.put(entry.start, entry.stop, True)
+            elif any(done for _, _, done in finished.inside(entry.start, entry.stop)):
+                self.again += 1
+            self._entries[self._key(entry)] = entry
+
+    @staticmethod
+    def _key(entry: LedgerEntry) -> tuple[Kind, int, int, str]:
+        return (entry.kind, entry.start, entry.stop, entry.peer)
+
+    def entries(self) -> tuple[LedgerEntry, ...]:
+        return tuple(self._entries.values())
+
+    def peers(self) -> tuple[str, ...]:
+        """Everyone who works or worked on it, in the order first heard of."""
+        return tuple(dict.fromkeys(entry.peer for entry in self._entries.values()))
+
+
+@dataclass(slots=True)
+class _Owned:
+    txn: str
+    meta: RecordMeta
+    name: str
+    fingerprint: dict[str, str]
+    fresh: bool
+    ledger: Ledger
+    deadline: float | None
+    state: State = "pending"
+    accepted: bool = False
+    again_at: float | None = None
+    awaiting_run: bool = False
+    parting: FromClient | None = None
+    """The acknowledgement or cancel that is repeated until ``Ended``."""
+
+
+class Ownership:
+    """The transactions of one owner. Methods return effects and messages for the server."""
+
+    def __init__(self) -> None:
+        self._owned: dict[str, _Owned] = {}
+
+    def __len__(self) -> int:
+        return sum(owned.state != "resolved" for owned in self._owned.values())
+
+    # -- the user's side ---------------------------------------------------------------
+
+    def submit(
+        self,
+        txn: str,
+        meta: RecordMeta,
+        name: str,
+        fingerprint: dict[str, str],
+        fresh: bool,
+        deadline: float | None,
+    ) -> list[FromClient]:
+        owned = _Owned(txn, meta, name, fingerprint, fresh, Ledger(meta), deadline)
+        self._owned[txn] = owned
+        return [self._submission(owned)]
+
+    def cancel(
+        self, txn: str, everyone: bool, failure: Failure
+    ) -> tuple[list[ClientEffect], list[FromClient]]:
+        """Withdraw: the user hears of it now, the server until it confirms."""
+        owned = self._owned.get(txn)
+        if owned is None or owned.state == "resolved":
+            return [], []
+        owned.state = "resolved"
+        owned.parting = Cancel(txn, owned.meta.record, everyone)
+        return [Reject(txn, failure)], [owned.parting]
+
+    def withdraw_all(self, failure: Failure) -> tuple[list[ClientEffect], list[FromClient]]:
+        """The peer closes: nothing of it is left open."""
+        effects: list[ClientEffect] = []
+        messages: list[FromClient] = []
+        for txn in list(self._owned):
+            more, said = self.cancel(txn, False, failure)
+            effects += more
+            messages += said
+        return effects, messages
+
+    # -- the server's side -------------------------------------------------------------
+
+    def _submission(self, owned: _Owned) -> Submit:
+        owned.again_at = None
+        return Submit(
+            txn=owned.txn,
+            meta=owned.meta,
+            name=owned.name,
+            fingerprint=owned.fingerprint,
+            fresh=owned.fresh and not owned.accepted,
+            accepted=owned.accepted,
+            ledger=owned.ledger.entries(),
+        )
+
+    def resubmissions(self) -> list[FromClient]:
+        """Everything unfinished or unconfirmed, said on every rejoin."""
+        return [
+            owned.parting if owned.parting is not None else self._submission(owned)
+            for owned in self._owned.values()
+        ]
+
+    def accepted(self, message: Accepted) -> None:
+        owned = self._owned.get(message.txn)
+        if owned is not None and owned.meta.record == message.record:
+            owned.accepted = True
+
+    def rejected(self, message: Rejected) -> list[ClientEffect]:
+        owned = self._owned.pop(message.txn, None)
+        if owned is None or owned.state == "resolved":
+            return []
+        return [RejectName(message.txn, message.message, message.conflict)]
+
+    def adopt(self, message: Adopt, now: float) -> list[ClientEffect]:
+        """Another owner was first: own its record instead of ours."""
+        owned = self._owned.get(message.txn)
+        if owned is None or owned.state != "pending":
+            return []
+        if not message.owners:
+            owned.again_at = now + ADOPT_AGAIN_SECONDS
+            return []
+        return [AdoptRecord(message.txn, message.meta, message.owners)]
+
+    def adopted(self, txn: str, meta: RecordMeta) -> list[FromClient]:
+        owned = self._owned.get(txn)
+        if owned is None or owned.state != "pending":
+            return []
+        owned.meta = meta
+        owned.ledger = Ledger(meta)
+        return [self._submission(owned)]
+
+    def not_adopted(self, txn: str, now: float) -> None:
+        """The first owner could not be reached: submit our own record again, soon."""
+        owned = self._owned.get(txn)
+        if owned is not None and owned.state == "pending":
+            owned.again_at = now + ADOPT_AGAIN_SECONDS
+
+    def progress(self, message: Progress, term: int) -> list[ClientEffect]:
+        effects: list[ClientEffect] = []
+        for owned in self._owned.values():
+            if owned.meta.record == message.record and owned.state != "resolved":
+                owned.ledger.note(message)
+                effects.append(self._show(owned, message, term))
+        return effects
+
+    @staticmethod
+    def _show(owned: _Owned, message: Progress, term: int) -> Show:
+        return Show(
+            txn=owned.txn,
+            term=term,
+            maps_done=message.maps_done,
+            maps_total=message.maps_total,
+            reduces_done=message.reduces_done,
+            reduces_total=message.reduces_total,
+            finishing=message.finishing,
+            again=owned.ledger.again,
+            peers=owned.ledger.peers(),
+        )
+
+    def finished(self, message: Finished) -> list[ClientEffect]:
+        """The outputs are there: fetch them, once; or again if some were run anew."""
+        owned = self._owned.get(message.txn)
+        if owned is None or owned.state == "resolved":
+            return []
+        if owned.state == "fetching" and not owned.awaiting_run:
+            return []
+        if owned.meta.record != message.record:
+            owned.meta = message.meta
+        owned.state = "fetching"
+        owned.awaiting_run = False
+        return [FetchResult(owned.txn, message.record, message.holdings)]
+
+    def fetched(
+        self, txn: str, holdings: tuple[tuple[Holding, PeerRef], ...]
+    ) -> tuple[list[ClientEffect], list[FromClient]]:
+        """All of the result is in this peer's hands: the user hears of it, the server too."""
+        owned = self._owned.get(txn)
+        if owned is None or owned.state != "fetching":
+            return [], []
+        owned.state = "resolved"
+        owned.parting = Acknowledge(txn, owned.meta.record)
+        return [Deliver(txn, owned.meta, holdings)], [owned.parting]
+
+    def missing(self, txn: str, missing: tuple[Output, ...]) -> list[FromClient]:
+        """Some of the result is gone: the server is asked to have it run again."""
+        owned = self._owned.get(txn)
+        if owned is None or owned.state != "fetching":
+            return []
+        owned.awaiting_run = True
+        return [LostOutputs(owned.meta.record, missing)]
+
+    def failed(self, message: Failed) -> tuple[list[ClientEffect], list[FromClient]]:
+        owned = self._owned.get(message.txn)
+        if owned is None or owned.state == "resolved":
+            return [], []
+        owned.state = "resolved"
+        owned.parting = Acknowledge(message.txn, owned.meta.record)
+        return [Reject(message.txn, message.failure)], [owned.parting]
+
+    def ended(self, message: Ended) -> None:
+        """The server has nothing more to do for us."""
+        owned = self._owned.get(message.txn)
+        if owned is not None and owned.state == "resolved":
+            del self._owned[message.txn]
+
+    # -- who wants to know -------------------------------------------------------------
+
+    def of_record(self, record: str) -> list[str]:
+        """The transactions that run this record."""
+        return [t for t, owned in self._owned.items() if owned.meta.record == record]
+
+    def deadline(self) -> float | None:
+        """When ``due`` has something to do."""
+        pending = [o for o in self._owned.values() if o.state != "resolved"]
+        times = [t for o in pending for t in (o.deadline, o.again_at) if t is not None]
+        return min(times, default=None)
+
+    def due(self, now: float) -> tuple[list[ClientEffect], list[FromClient]]:
+        """End what is past its deadline; repeat submissions whose pause is over."""
+        effects: list[ClientEffect] = []
+        messages: list[FromClient] = []
+        for owned in list(self._owned.values()):
+            if owned.state == "resolved":
+                continue
+            if owned.deadline is not None and now >= owned.deadline:
+                late = Failure("deadline", "the transaction's deadline_seconds passed")
+                more, said = self.cancel(owned.txn, False, late)
+                effects += more
+                messages += said
+            elif owned.again_at is not None and now >= owned.again_at:
+                messages.append(self._submission(owned))
+        return effects, messages

@@ -1,0 +1,223 @@
+"""The server's transactions: records that are run, by whom they are owned, how far they are.
+
+A record is run once, however many owners it has. Names make several submissions one record; the
+first accepted submission of a name fixes it. The registry holds counts, ranges and names of
+segments: its size grows with tasks and peers, never with data (P7).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from grid.batches import BatchSizer
+from grid.messages import (
+    Failure,
+    Holding,
+    Kind,
+    LedgerEntry,
+    Output,
+    PeerRef,
+    RecordMeta,
+    Source,
+)
+from grid.plan import Plan, Tile, aligned_size
+
+REDUCE_BYTES = 8 << 20
+"""What a reduce task should read at most: large against a message, small against memory."""
+
+REDUCE_BYTES_MIN = 128 << 10
+"""Smaller reduces than this cost more in messages than they gain in balance."""
+
+REDUCES_PER_SLOT = 3
+
+TOMBSTONES_MAX = 4096
+"""Ended records that are remembered, so that whoever missed the end can be told to drop them."""
+
+State = Literal["running", "finished", "failed"]
+
+
+@dataclass(slots=True)
+class Owner:
+    """One owner of a transaction: its peer, its own transaction id, whether it has the result."""
+
+    peer: str
+    txn: str
+    told: bool = False
+    acknowledged: bool = False
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One record being run. ``plans`` are its phases in order (none for ``everywhere``)."""
+
+    meta: RecordMeta
+    number: int
+    name: str
+    fingerprint: dict[str, str]
+    task_seconds: float
+    state: State = "running"
+    failure: Failure | None = None
+    owners: dict[tuple[str, str], Owner] = field(default_factory=dict)
+    plans: dict[Kind, Plan] = field(default_factory=dict)
+    sizers: dict[Kind, BatchSizer] = field(default_factory=dict)
+    calls: dict[str, Holding | None] = field(default_factory=dict)
+    calls_given: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, list[int]] = field(default_factory=dict)
+    unable: dict[str, str] = field(default_factory=dict)
+    waiting: dict[str, float] = field(default_factory=dict)
+    entries: list[LedgerEntry] = field(default_factory=list)
+    freed: list[LedgerEntry] = field(default_factory=list)
+    dirty: bool = False
+    reduce_size: int = 0
+    ownerless_until: float | None = None
+    retained_until: float | None = None
+
+    def __post_init__(self) -> None:
+        meta = self.meta
+        if meta.shape == "everywhere":
+            return
+        extents: dict[Kind, int] = {
+            "map": meta.items,
+            "reduce": meta.partitions if meta.items else 0,
+        }
+        if meta.finish:
+            extents["finish"] = 1
+        for kind, n in extents.items():
+            self.plans[kind] = Plan(kind, n)
+            self.sizers[kind] = BatchSizer(self.task_seconds)
+
+    # -- how far -----------------------------------------------------------------------
+
+    def phase(self) -> Kind | None:
+        """The phase to work on: the one after the last that is done, so that what a finished phase
+        has read may be lost without harm. None when there is nothing left to run."""
+        kinds = list(self.plans)
+        for kind in reversed(kinds):
+            if self.plans[kind].done:
+                after = kinds.index(kind) + 1
+                return kinds[after] if after < len(kinds) else None
+        return kinds[0] if kinds else None
+
+    @property
+    def complete(self) -> bool:
+        if self.meta.shape == "everywhere":
+            return all(holding is not None for holding in self.calls.values())
+        return self.phase() is None
+
+    @property
+    def active(self) -> int:
+        return sum(plan.active for plan in self.plans.values()) + len(self.calls_given)
+
+    def results(self) -> list[tuple[Holding, tuple[str, ...]]]:
+        """The final outputs in order, each with the peers that hold it."""
+        if self.meta.shape == "everywhere":
+            return [(held, (peer,)) for peer, held in self.calls.items() if held is not None]
+        last = list(self.plans.values())[-1]
+        return [
+            (tile.holding, tuple(tile.holders))
+            for tile in last.outputs()
+            if tile.holding is not None
+        ]
+
+    # -- cutting -----------------------------------------------------------------------
+
+    def next_tile(self, kind: Kind, now: float, slots: int) -> Tile | None:
+        """Cut the next task of a phase, if one is free now."""
+        plan = self.plans[kind]
+        tile = plan.next_free(now)
+        if tile is None:
+            return None
+        if kind == "map":
+            left = plan.n - plan.done_count
+            return plan.cut(tile, self.sizers[kind].size(left, slots))
+        if kind == "reduce":
+            return plan.cut(tile, self._reduce_size(plan, slots))
+        return tile
+
+    def _reduce_size(self, plan: Plan, slots: int) -> int:
+        """Neighbouring small partitions are coalesced; the size is fixed when reducing begins."""
+        if not self.reduce_size:
+            total = sum(sum(row) for row in self.sizes.values())
+            by_size = -(-total // REDUCE_BYTES)
+            by_slots = min(REDUCES_PER_SLOT * max(1, slots), -(-total // REDUCE_BYTES_MIN))
+            self.reduce_size = aligned_size(plan.n, max(1, by_size, by_slots))
+        return self.reduce_size
+
+    def note_sizes(self, holder: str, sizes: tuple[int, ...]) -> None:
+        """Add map output by partition to what a holder has; sums only, never a table a segment."""
+        row = self.sizes.setdefault(holder, [0] * self.meta.partitions)
+        for partition, size in enumerate(sizes[: len(row)]):
+            row[partition] += size
+
+    def sources(self, kind: Kind, where: dict[str, PeerRef]) -> tuple[Source, ...] | None:
+        """Name the exact inputs of a reduce or finish; None unless they tile the whole."""
+        if kind == "map":
+            return ()
+        plan = self.plans["map" if kind == "reduce" else "reduce"]
+        if not plan.done:
+            return None
+        by_holder: dict[str, list[Output]] = {}
+        for tile in plan.outputs():
+            holder = next((peer for peer in tile.holders if peer in where), None)
+            if holder is None or tile.holding is None:
+                return None
+            by_holder.setdefault(holder, []).append(tile.holding.output)
+        return tuple(Source(where[peer], tuple(outs)) for peer, outs in by_holder.items())
+
+    # -- the ledger's news -------------------------------------------------------------
+
+    def news(self, kind: Kind, start: int, stop: int, peer: str, *, held: bool) -> None:
+        self.entries.append(LedgerEntry(kind, start, stop, peer, held))
+        self.dirty = True
+
+    def unsay(self, kind: Kind, start: int, stop: int, peer: str) -> None:
+        self.freed.append(LedgerEntry(kind, start, stop, peer, False))
+        self.dirty = True
+
+
+class Registry:
+    """All transactions that this server knows, by record and by name."""
+
+    def __init__(self, task_seconds: float) -> None:
+        self._task_seconds = task_seconds
+        self._records: dict[str, Transaction] = {}
+        self._names: dict[str, str] = {}
+        self._ended: dict[str, None] = {}
+        self.cancelled: dict[str, None] = {}
+        self._count = 0
+
+    def __iter__(self) -> Iterator[Transaction]:
+        return iter(self._records.values())
+
+    def get(self, record: str) -> Transaction | None:
+        return self._records.get(record)
+
+    def named(self, name: str) -> Transaction | None:
+        """The transaction that this name stands for now."""
+        return self._records.get(self._names.get(name, ""))
+
+    def accept(self, meta: RecordMeta, name: str, fingerprint: dict[str, str]) -> Transaction:
+        """Take up a record, under a name or none."""
+        self._count += 1
+        txn = Transaction(meta, self._count, name, fingerprint, self._task_seconds)
+        self._records[meta.record] = txn
+        if name:
+            self._names[name] = meta.record
+        self._ended.pop(meta.record, None)
+        return txn
+
+    def end(self, record: str) -> None:
+        """Forget a transaction; remember that it ended."""
+        txn = self._records.pop(record, None)
+        if txn is not None and self._names.get(txn.name) == record:
+            del self._names[txn.name]
+        self.bury(record)
+
+    def bury(self, record: str) -> None:
+        """Remember that a record ended, also one this server never ran."""
+        self._ended[record] = None
+        while len(self._ended) > TOMBSTONES_MAX:
+            del self._ended[next(iter(self._ended))]
+
+    def ended(self, record: str) -> bool:
+        return record in self._ended

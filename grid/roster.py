@@ -1,0 +1,107 @@
+"""The members of a grid as its server knows them: who they are, what they hold and run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from grid.messages import Held, Holding, Kind, Output, PeerRef, Running
+
+SUCCESSORS_MAX = 8
+"""Enough that some survive together with a server, few enough to tell everyone."""
+
+
+@dataclass(slots=True)
+class Member:
+    """One joined peer. ``assigned`` maps attempts to the record they work for."""
+
+    link: int
+    ref: PeerRef
+    slots: int
+    serves: bool
+    local: bool
+    assigned: dict[str, str] = field(default_factory=dict)
+    held: dict[str, dict[Output, Holding]] = field(default_factory=dict)
+    held_bytes: int = 0
+    sizes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    unclaimed: dict[str, Running] = field(default_factory=dict)
+    unclaimed_until: float = 0.0
+    full_until: float = 0.0
+
+    def keep(self, held: Held) -> None:
+        """Note holdings that this member has announced."""
+        for holding in held.holdings:
+            self.keep_one(holding)
+        if held.sizes:
+            self.sizes[held.record] = held.sizes
+
+    def keep_one(self, holding: Holding) -> None:
+        outputs = self.held.setdefault(holding.output.record, {})
+        if holding.output not in outputs:
+            self.held_bytes += holding.bytes
+        outputs[holding.output] = holding
+
+    def lost(self, output: Output) -> None:
+        """Note that a holding is gone."""
+        holding = self.held.get(output.record, {}).pop(output, None)
+        if holding is not None:
+            self.held_bytes -= holding.bytes
+
+    def drop(self, record: str, kinds: tuple[Kind, ...]) -> bool:
+        """Forget a record's holdings, or only these kinds; tell whether there were any."""
+        outputs = self.held.get(record, {})
+        gone = [output for output in outputs if not kinds or output.kind in kinds]
+        for output in gone:
+            self.lost(output)
+        if not kinds:
+            self.held.pop(record, None)
+            self.sizes.pop(record, None)
+        return bool(gone)
+
+
+class Roster:
+    """All members, in the order of joining."""
+
+    def __init__(self) -> None:
+        self._by_link: dict[int, Member] = {}
+        self._by_peer: dict[str, Member] = {}
+
+    def __iter__(self) -> Iterator[Member]:
+        return iter(self._by_link.values())
+
+    def __len__(self) -> int:
+        return len(self._by_link)
+
+    def add(self, member: Member) -> None:
+        self._by_link[member.link] = member
+        self._by_peer[member.ref.peer] = member
+
+    def remove(self, link: int) -> Member | None:
+        member = self._by_link.pop(link, None)
+        if member is not None and self._by_peer.get(member.ref.peer) is member:
+            del self._by_peer[member.ref.peer]
+        return member
+
+    def at(self, link: int) -> Member | None:
+        return self._by_link.get(link)
+
+    def named(self, peer: str) -> Member | None:
+        return self._by_peer.get(peer)
+
+    def neighbours(self, host: str) -> list[Member]:
+        """The members of one host."""
+        return [member for member in self if member.ref.host == host]
+
+    def slots(self) -> int:
+        return sum(member.slots for member in self)
+
+    def successors(self) -> tuple[str, ...]:
+        """Who takes over, in order: the longest-lived first, spread over hosts."""
+        by_host: dict[str, list[str]] = {}
+        for member in self:
+            if member.serves and not member.local:
+                by_host.setdefault(member.ref.host, []).append(member.ref.peer)
+        queues = list(by_host.values())
+        order: list[str] = []
+        while queues and len(order) < SUCCESSORS_MAX:
+            order += [queue.pop(0) for queue in queues]
+            queues = [queue for queue in queues if queue]
+        return tuple(order[:SUCCESSORS_MAX])

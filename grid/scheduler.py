@@ -1,0 +1,89 @@
+"""Which task goes to whom next: priority, then fairness between transactions, then free slots.
+
+A transaction of higher priority goes first; among equals the one with the fewest attempts under
+way, then the oldest. A member is given tasks for its free slots, and as many again ahead of time
+when tasks are quick, so that no slot waits for a message. Stragglers: when nothing is left to
+give, idle slots run again what takes much longer than expected; the first result wins.
+"""
+
+from dataclasses import dataclass
+
+from grid.messages import Kind
+from grid.placement import choose_member
+from grid.plan import Tile
+from grid.registry import Transaction
+from grid.roster import Member
+from grid.server_state import ServerState
+
+STRAGGLER_FACTOR = 4
+STRAGGLER_SECONDS_MIN = 2.0
+"""A task is a straggler when it takes this many times what it should, and at least so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A task for a member."""
+
+    txn: Transaction
+    kind: Kind
+    tile: Tile
+    member: Member
+
+
+def open_members(state: ServerState, now: float) -> list[Member]:
+    """The members that may be given something."""
+    return [
+        m for m in state.roster if m.full_until <= now and len(m.assigned) < 2 * m.slots and m.slots
+    ]
+
+
+def able(txn: Transaction, kind: Kind, members: list[Member]) -> list[Member]:
+    """Those of ``members`` that can take one more task of this transaction."""
+    ahead = 2 if kind in txn.sizers and txn.sizers[kind].quick else 1
+    return [
+        m for m in members if len(m.assigned) < ahead * m.slots and m.ref.peer not in txn.unable
+    ]
+
+
+def running(state: ServerState) -> list[Transaction]:
+    """The transactions with something to run, the most deserving first."""
+    transactions = [txn for txn in state.registry if txn.state == "running"]
+    return sorted(transactions, key=lambda txn: (-txn.meta.priority, txn.active, txn.number))
+
+
+def choose(state: ServerState, now: float) -> Choice | None:
+    """Return the next task to give, or None when there is none or nobody to take it."""
+    members = open_members(state, now)
+    if not members:
+        return None
+    transactions = running(state)
+    slots = state.roster.slots()
+    for txn in transactions:
+        kind = txn.phase()
+        candidates = able(txn, kind, members) if kind else []
+        if not kind or not candidates or txn.sources(kind, state.where()) is None:
+            continue
+        tile = txn.next_tile(kind, now, slots)
+        if tile is not None:
+            return Choice(txn, kind, tile, choose_member(candidates, txn, kind, tile))
+    return _straggler(transactions, members, now)
+
+
+def _straggler(transactions: list[Transaction], members: list[Member], now: float) -> Choice | None:
+    idle = [m for m in members if len(m.assigned) < m.slots]
+    if not idle:
+        return None
+    for txn in transactions:
+        kind = txn.phase()
+        if kind is None or not txn.meta.speculate:
+            continue
+        for tile in txn.plans[kind].given():
+            expected = txn.sizers[kind].expected_seconds(tile.stop - tile.start)
+            if len(tile.attempts) > 1 or expected is None:
+                continue
+            if now - tile.given_at < max(STRAGGLER_SECONDS_MIN, STRAGGLER_FACTOR * expected):
+                continue
+            others = [m for m in idle if m.ref.peer not in (*tile.attempts.values(), *txn.unable)]
+            if others:
+                return Choice(txn, kind, tile, others[0])
+    return None

@@ -1,0 +1,386 @@
+"""What a server decides. Composes the roster, the submissions and the dispatcher.
+
+One mutating entry, ``step(event, now) -> effects``, and one query, ``next_deadline()``. A server
+starts knowing nothing but its reign: members say what they hold and run, owners resubmit. It
+alone decides nothing about who serves; its client tells it (``ReignBegan``, ``ReignEnded``).
+"""
+
+from typing import assert_never
+
+from grid.dispatcher import Dispatcher
+from grid.effects import CloseLink, FreePort, Greet, Send, ServerEffect, TellClient
+from grid.events import (
+    DeadlineReached,
+    LinkLost,
+    LinkOpened,
+    Received,
+    ReignBegan,
+    ReignEnded,
+    ServerEvent,
+)
+from grid.failure_detector import FailureDetector
+from grid.messages import (
+    Acknowledge,
+    Announce,
+    AskClaims,
+    AskDown,
+    AskStatus,
+    Beat,
+    Cancel,
+    CancelTask,
+    Claims,
+    Drop,
+    GoDown,
+    Held,
+    Hello,
+    Join,
+    Joined,
+    Leave,
+    LostOutputs,
+    MemberStatus,
+    Message,
+    NewReign,
+    PeerGone,
+    Printed,
+    Redirect,
+    Status,
+    Submit,
+    Successors,
+    TaskDone,
+    TaskFailed,
+    TaskReturned,
+    TransactionStatus,
+)
+from grid.roster import Member
+from grid.server_state import ServerState
+from grid.settings import Settings
+from grid.submissions import Submissions
+
+
+class ServerCore:
+    """Everything that one server decides during its reign."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.state = ServerState(settings)
+        self.dispatcher = Dispatcher(self.state)
+        self.submissions = Submissions(self.state, self.dispatcher.owners, self.dispatcher.halt)
+        self._detector = FailureDetector(settings.heartbeat_seconds, settings.silence_seconds)
+        self._guests: dict[int, tuple[Hello, bool]] = {}
+        self._successors: tuple[str, ...] = ()
+        self._followers = 0
+        self._expected = 0
+        self._settle_at = 0.0
+        self._beat_at = 0.0
+        self._ended = False
+
+    # -- the two entries ---------------------------------------------------------------
+
+    def step(self, event: ServerEvent, now: float) -> list[ServerEffect]:
+        """Take in one fact; return what to do, in order."""
+        if self._ended:
+            return []
+        self._detector.look(now)
+        self._on(event, now)
+        if not self._ended:
+            self._on_time(now)
+            self._settle_if_due(now)
+            self.dispatcher.give(now)
+            self._tell_followers()
+        return self.state.flush()
+
+    def next_deadline(self) -> float | None:
+        """When ``DeadlineReached`` is wanted next, in the time of ``now``."""
+        return None if self._ended else self._beat_at
+
+    # -- events ------------------------------------------------------------------------
+
+    def _on(self, event: ServerEvent, now: float) -> None:
+        match event:
+            case ReignBegan():
+                self._on_reign(event, now)
+            case ReignEnded():
+                self._on_reign_ended(event)
+            case LinkOpened():
+                self._guests[event.link] = (event.hello, event.local)
+                self._detector.heard(event.link, now)
+            case Received():
+                if event.link in self._guests:
+                    self._detector.heard(event.link, now)
+                    self._on_message(event.link, event.message, now)
+            case LinkLost():
+                self._on_link_lost(event.link, now)
+            case DeadlineReached():
+                pass  # every step looks at the clock
+            case _:
+                assert_never(event)
+
+    def _on_reign(self, event: ReignBegan, now: float) -> None:
+        anew = self.state.me is not None
+        self.state.reign = event.reign
+        self.state.me = event.me
+        if anew:
+            for member in self.state.roster:
+                self.state.send(member, NewReign(event.reign))
+        else:
+            self._expected = event.expected
+            self._settle_at = now + self.settings.silence_seconds
+            self.state.settled = event.expected == 0
+        self.state.do(Greet(event.reign, self._followers))
+
+    def _on_reign_ended(self, event: ReignEnded) -> None:
+        """Say where to go, if that is known; the successors know their order otherwise."""
+        if event.redirect is not None:
+            for member in self.state.roster:
+                if not member.local:
+                    self.state.send(member, Redirect(event.redirect))
+        self.state.do(FreePort())
+        self._ended = True
+
+    def _on_link_lost(self, link: int, now: float) -> None:
+        self._guests.pop(link, None)
+        self._detector.forget(link)
+        member = self.state.roster.at(link)
+        if member is not None:
+            self._part(member, now)
+
+    def _shut_out(self, link: int, now: float) -> None:
+        """Close the link of one who is silent or breaks the protocol."""
+        self.state.do(CloseLink(link))
+        self._on_link_lost(link, now)
+
+    # -- messages ----------------------------------------------------------------------
+
+    def _on_message(self, link: int, message: Message, now: float) -> None:
+        match message:
+            case Beat():
+                return
+            case Join():
+                self._on_join(link, message, now)
+                return
+            case AskStatus():
+                self.state.do(Send(link, self._status()))
+                return
+            case AskDown():
+                for follower in self.state.roster:
+                    self.state.send(follower, GoDown())
+                return
+            case _:
+                pass
+        member = self.state.roster.at(link)
+        if member is None or not self._on_member_message(member, message, now):
+            self._shut_out(link, now)
+
+    def _on_member_message(self, member: Member, message: Message, now: float) -> bool:  # noqa: C901
+        """Take a member's message; False if only others may send it."""
+        match message:
+            case Submit():
+                self._on_submit(member, message, now)
+            case Cancel():
+                self.submissions.cancel(member, message, now)
+            case Acknowledge():
+                self.submissions.acknowledge(member, message, now)
+            case TaskDone():
+                self._on_task_done(member, message)
+            case TaskFailed():
+                failed = self.dispatcher.failed(member, message)
+                if failed is not None:
+                    self.submissions.fail(*failed)
+            case TaskReturned():
+                unrunnable = self.dispatcher.returned(member, message, now)
+                if unrunnable is not None:
+                    self.submissions.fail(*unrunnable)
+            case Announce():
+                self._on_announce(member, message, now)
+            case LostOutputs():
+                txn = self.dispatcher.lost_outputs(message)
+                if txn is not None:
+                    self.submissions.reopen(txn)
+            case Leave():
+                self._part(member, now)
+            case AskClaims():
+                known = tuple(r for r in message.records if self.state.registry.get(r))
+                self.state.send(member, Claims(known))
+            case Printed():
+                self._on_printed(message)
+            case _:
+                return False
+        return True
+
+    def _on_join(self, link: int, join: Join, now: float) -> None:
+        old = self.state.roster.named(join.me.peer)
+        if old is not None:
+            self._shut_out(old.link, now)
+        assert self.state.me is not None
+        member = Member(link, join.me, join.slots, join.serves, local=self._guests[link][1])
+        self.state.roster.add(member)
+        if join.seen > self.state.reign:
+            self.state.do(TellClient(join.seen))
+        self._successors_changed()
+        roster = self.state.roster
+        joined = Joined(self.state.reign, self.state.me, self._successors, len(roster))
+        self.state.send(member, joined)
+        self.state.buried.pop(join.me.peer, None)
+        self._take_in(member, join, now)
+        self.state.settle(join.me.peer)
+        self._advance_all()
+
+    def _take_in(self, member: Member, join: Join, now: float) -> None:
+        """Count what a new member holds and runs."""
+        for held in join.held:
+            self._take_held(member, held, now)
+        for running in join.running:
+            if self.state.registry.ended(running.record):
+                self.state.send(member, CancelTask(running.attempt))
+            elif not self.dispatcher.reclaim(member, running, now):
+                member.unclaimed[running.attempt] = running
+        member.unclaimed_until = now + self.settings.orphan_run_seconds
+
+    def _take_held(self, member: Member, held: Held, now: float) -> None:
+        if self.state.registry.ended(held.record):
+            self.state.send(member, Drop(held.record))
+            return
+        member.keep(held)
+        self.submissions.recall(held, now)
+        self.state.credit_held(member, held)
+
+    def _on_submit(self, member: Member, message: Submit, now: float) -> None:
+        """Own a record; then whatever members hold or run of it is counted."""
+        known = self.state.registry.get(message.meta.record) is not None
+        txn = self.submissions.submit(member, message, now)
+        if txn is None:
+            return
+        if not known and txn.meta.record == message.meta.record:
+            for other in self.state.roster:
+                outputs = other.held.get(txn.meta.record)
+                if outputs:
+                    sizes = other.sizes.get(txn.meta.record, ())
+                    held = Held(txn.meta.record, tuple(outputs.values()), sizes)
+                    self.state.credit_held(other, held)
+                for running in list(other.unclaimed.values()):
+                    if self.dispatcher.reclaim(other, running, now):
+                        del other.unclaimed[running.attempt]
+        self.submissions.advance(txn)
+
+    def _on_task_done(self, member: Member, message: TaskDone) -> None:
+        txn = self.dispatcher.done(member, message)
+        record = message.holding.output.record
+        if txn is not None:
+            self.submissions.advance(txn)
+        elif self.state.registry.ended(record):
+            member.drop(record, ())
+            self.state.send(member, Drop(record))
+
+    def _on_announce(self, member: Member, message: Announce, now: float) -> None:
+        for held in message.held:
+            self._take_held(member, held, now)
+        if message.adopted and self.state.roster.named(message.adopted) is None:
+            self.state.buried[message.adopted] = None
+            self.state.settle(message.adopted)
+        self._advance_all()
+
+    def _on_printed(self, message: Printed) -> None:
+        txn = self.state.registry.get(message.record)
+        for peer in dict.fromkeys(o.peer for o in txn.owners.values()) if txn else ():
+            self.state.tell(peer, message)
+
+    def _advance_all(self) -> None:
+        for txn in list(self.state.registry):
+            self.submissions.advance(txn)
+
+    # -- members that go ---------------------------------------------------------------
+
+    def _part(self, member: Member, now: float) -> None:
+        """A member is gone, well or not: its work goes to others, its estate to its neighbours."""
+        self.state.roster.remove(member.link)
+        self.dispatcher.part(member, now)
+        self.submissions.part(member, now)
+        for neighbour in self.state.roster.neighbours(member.ref.host):
+            self.state.send(neighbour, PeerGone(member.ref.peer))
+        self._successors_changed()
+        self._advance_all()
+
+    def _successors_changed(self) -> None:
+        successors = self.state.roster.successors()
+        if successors != self._successors:
+            self._successors = successors
+            for member in self.state.roster:
+                self.state.send(member, Successors(successors, len(self.state.roster)))
+
+    def _tell_followers(self) -> None:
+        followers = sum(not m.local and m.serves for m in self.state.roster)
+        if followers != self._followers:
+            self._followers = followers
+            self.state.do(Greet(self.state.reign, followers))
+
+    # -- time --------------------------------------------------------------------------
+
+    def _settle_if_due(self, now: float) -> None:
+        """Decide what waited until the old members had the time to report."""
+        state = self.state
+        if not state.settled and (now >= self._settle_at or len(state.roster) >= self._expected):
+            state.settled = True
+            for link, message in self.submissions.decide():
+                member = state.roster.at(link)
+                if member is not None:
+                    self._on_member_message(member, message, now)
+
+    def _on_time(self, now: float) -> None:
+        if now < self._beat_at:
+            return
+        self._beat_at = now + self.settings.heartbeat_seconds
+        for link in self._detector.silent(now):
+            self._shut_out(link, now)
+        for member in list(self.state.roster):
+            self.state.send(member, Beat(len(self.state.roster)))
+            if member.unclaimed and now >= member.unclaimed_until:
+                for attempt in member.unclaimed:
+                    self.state.send(member, CancelTask(attempt))
+                member.unclaimed.clear()
+        for txn in self.state.registry:
+            for peer in [p for p, until in txn.waiting.items() if now >= until]:
+                del txn.waiting[peer]
+                for plan in txn.plans.values():
+                    plan.settle(peer)
+        self.submissions.expire(now)
+
+    # -- what people see ---------------------------------------------------------------
+
+    def _status(self) -> Status:
+        assert self.state.me is not None
+        return Status(
+            reign=self.state.reign,
+            server=self.state.me,
+            members=tuple(self._member_status(m) for m in self.state.roster),
+            transactions=tuple(
+                self._transaction_status(t.meta.record) for t in self.state.registry
+            ),
+        )
+
+    def _member_status(self, member: Member) -> MemberStatus:
+        return MemberStatus(
+            peer=member.ref.peer,
+            name=member.ref.name,
+            host=member.ref.host,
+            slots=member.slots,
+            running=len(member.assigned),
+            serving=member.local,
+            visitor=not member.serves,
+            held_bytes=member.held_bytes,
+        )
+
+    def _transaction_status(self, record: str) -> TransactionStatus:
+        txn = self.state.registry.get(record)
+        assert txn is not None
+        progress = self.state.progress(txn)
+        owners = (self.state.roster.named(owner.peer) for owner in txn.owners.values())
+        return TransactionStatus(
+            record=record,
+            name=txn.name,
+            state="retained" if txn.retained_until is not None else txn.state,
+            owners=tuple(owner.ref.name for owner in owners if owner is not None),
+            maps_done=progress.maps_done,
+            maps_total=progress.maps_total,
+            reduces_done=progress.reduces_done,
+            reduces_total=progress.reduces_total,
+        )

@@ -1,0 +1,150 @@
+"""What the parts of a server core share: the reign, the members, the transactions, the outbox.
+
+Messages are put in an outbox during a step. At its end the ledgers' news goes out before the
+orders it tells of: an owner must never know less than a worker does (P4).
+"""
+
+from grid.effects import Send, ServerEffect
+from grid.messages import (
+    NO_REIGN,
+    Assign,
+    CancelTask,
+    FromServer,
+    Held,
+    Holding,
+    PeerRef,
+    Progress,
+    Reign,
+)
+from grid.plan import Needless
+from grid.registry import Registry, Transaction
+from grid.roster import Member, Roster
+from grid.settings import Settings
+
+
+class ServerState:
+    """One server's whole knowledge during its reign."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.reign: Reign = NO_REIGN
+        self.me: PeerRef | None = None
+        self.roster = Roster()
+        self.registry = Registry(settings.task_seconds)
+        self.buried: dict[str, None] = {}
+        """Dead peers whose whole estate has been announced by the one who adopted it."""
+        self.settled = True
+        """Whether everyone who was a member before this reign had the time to report."""
+        self._effects: list[ServerEffect] = []
+        self._orders: list[tuple[Member, Assign]] = []
+
+    # -- the outbox --------------------------------------------------------------------
+
+    def do(self, effect: ServerEffect) -> None:
+        self._effects.append(effect)
+
+    def send(self, member: Member, message: FromServer) -> None:
+        self._effects.append(Send(member.link, message))
+
+    def tell(self, peer: str, message: FromServer) -> None:
+        """Send to a peer if it is a member."""
+        member = self.roster.named(peer)
+        if member is not None:
+            self.send(member, message)
+
+    def order(self, member: Member, assign: Assign) -> None:
+        """Give a task, after the news of it."""
+        self._orders.append((member, assign))
+
+    def flush(self) -> list[ServerEffect]:
+        """Take out everything to do, news before orders."""
+        for txn in self.registry:
+            if txn.dirty:
+                self._send_progress(txn)
+        for member, assign in self._orders:
+            self.send(member, assign)
+        self._orders = []
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _send_progress(self, txn: Transaction) -> None:
+        news = self.progress(txn)
+        for owner in txn.owners.values():
+            self.tell(owner.peer, news)
+        txn.entries = []
+        txn.freed = []
+        txn.dirty = False
+
+    @staticmethod
+    def progress(txn: Transaction) -> Progress:
+        """The news of a transaction and its sums."""
+        maps, reduces = txn.plans.get("map"), txn.plans.get("reduce")
+        called = sum(holding is not None for holding in txn.calls.values())
+        return Progress(
+            record=txn.meta.record,
+            entries=tuple(txn.entries),
+            freed=tuple(txn.freed),
+            maps_done=maps.done_count if maps else called,
+            maps_total=maps.n if maps else len(txn.calls),
+            reduces_done=reduces.done_count if reduces else 0,
+            reduces_total=reduces.n if reduces else 0,
+            finishing=txn.phase() == "finish",
+        )
+
+    # -- what several parts do ---------------------------------------------------------
+
+    def credit(self, txn: Transaction, holding: Holding, peer: str) -> bool:
+        """Count a sealed output; stop the attempts it makes needless. Tell whether it is news."""
+        if holding.output.kind == "call":
+            return self._credit_call(txn, holding)
+        plan = txn.plans.get(holding.output.kind)
+        if plan is None or not plan.has(holding.output.start, holding.output.stop):
+            return False
+        news, needless = plan.credit(holding, peer)
+        if news:
+            output = holding.output
+            txn.news(output.kind, output.start, output.stop, peer, held=True)
+        for attempt in needless:
+            self.stop(attempt)
+            if (attempt.start, attempt.stop, attempt.peer) != (
+                holding.output.start,
+                holding.output.stop,
+                peer,
+            ):
+                txn.unsay(holding.output.kind, attempt.start, attempt.stop, attempt.peer)
+        return news
+
+    @staticmethod
+    def _credit_call(txn: Transaction, holding: Holding) -> bool:
+        producer = holding.output.producer
+        if producer not in txn.calls or txn.calls[producer] is not None:
+            return False
+        txn.calls[producer] = holding
+        txn.news("call", 0, 1, producer, held=True)
+        return True
+
+    def stop(self, attempt: Needless) -> None:
+        """Tell whoever runs an attempt that it is not wanted, unless it has just ended."""
+        member = self.roster.named(attempt.peer)
+        if member is not None and member.assigned.pop(attempt.attempt, None) is not None:
+            self.send(member, CancelTask(attempt.attempt))
+
+    def credit_held(self, member: Member, held: Held) -> None:
+        """Count what a member announced for one record, if the record is known."""
+        txn = self.registry.get(held.record)
+        if txn is None:
+            return
+        news = [self.credit(txn, holding, member.ref.peer) for holding in held.holdings]
+        if any(news) and held.sizes:
+            txn.note_sizes(member.ref.peer, held.sizes)
+
+    def settle(self, peer: str) -> None:
+        """A peer has reported all it has: nothing waits for it any more."""
+        for txn in self.registry:
+            if txn.waiting.pop(peer, None) is not None:
+                for plan in txn.plans.values():
+                    plan.settle(peer)
+
+    def where(self) -> dict[str, PeerRef]:
+        """Where each member's data can be fetched."""
+        return {member.ref.peer: member.ref for member in self.roster}

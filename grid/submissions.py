@@ -1,0 +1,333 @@
+"""Owners, as the server sees them: submissions, names, delivery, and the end of a transaction.
+
+A record that was never accepted may have to wait: just after a failover the members of the old
+server are still coming, and one of them may own the name (or be one of "everywhere"). Whatever
+depends on who else is there waits until they had the time to report.
+"""
+
+from collections.abc import Callable
+
+from grid.messages import (
+    Accepted,
+    Acknowledge,
+    Adopt,
+    Cancel,
+    Drop,
+    Ended,
+    Failed,
+    Failure,
+    Finished,
+    Held,
+    Holding,
+    Kind,
+    PeerRef,
+    Rejected,
+    Remembered,
+    Retain,
+    Submit,
+)
+from grid.registry import Owner, Transaction
+from grid.roster import Member
+from grid.server_state import ServerState
+
+Waiting = Submit | Acknowledge | Cancel
+
+
+class Submissions:
+    """Decides what becomes of submissions, acknowledgements and cancels."""
+
+    def __init__(
+        self,
+        state: ServerState,
+        owners: Callable[[Transaction], tuple[PeerRef, ...]],
+        halt: Callable[[Transaction], None],
+    ) -> None:
+        self._state = state
+        self._owner_refs = owners
+        self._halt = halt
+        self._undecided: list[tuple[int, Waiting]] = []
+
+    # -- submitting --------------------------------------------------------------------
+
+    def submit(self, member: Member, message: Submit, now: float) -> Transaction | None:
+        """Take a submission: own, adopt, wait or refuse. Return the transaction now owned."""
+        registry = self._state.registry
+        record = message.meta.record
+        if record in registry.cancelled:
+            withdrawn = Failure("cancelled", "cancelled for everyone by another owner")
+            self._state.send(member, Failed(message.txn, record, withdrawn))
+            return None
+        txn = registry.get(record)
+        if txn is None:
+            txn = self._admit(member, message)
+        if txn is None:
+            return None
+        self._own(txn, member, message, now)
+        return txn
+
+    def _admit(self, member: Member, message: Submit) -> Transaction | None:
+        """Decide on a record that is not known here."""
+        if message.meta.shape == "everywhere":
+            if not self._state.settled:
+                self._postpone(member, message)
+                return None
+            txn = self._state.registry.accept(message.meta, "", {})
+            txn.calls = {m.ref.peer: None for m in self._state.roster if m.slots}
+            return txn
+        if not message.name:
+            return self._state.registry.accept(message.meta, "", {})
+        return self._admit_named(member, message)
+
+    def _postpone(self, member: Member, message: Waiting) -> None:
+        """Decide later, when everyone had the time to report."""
+        self._undecided.append((member.link, message))
+
+    def _admit_named(self, member: Member, message: Submit) -> Transaction | None:
+        registry = self._state.registry
+        first = registry.named(message.name)
+        if first is not None and (first.state == "failed" or self._stale(first, message)):
+            first = None
+        if first is None:
+            if not self._state.settled and not message.accepted:
+                self._postpone(member, message)
+                return None
+            return registry.accept(message.meta, message.name, message.fingerprint)
+        if message.accepted:
+            # Accepted by an earlier server, and late: the name is taken, the work is still owed.
+            return registry.accept(message.meta, "", {})
+        differs = conflict(first.fingerprint, message.fingerprint)
+        if differs:
+            text = f"the name {message.name!r} belongs to another job: {', '.join(differs)} differ"
+            self._state.send(member, Rejected(message.txn, text, differs))
+            return None
+        if first.state == "finished":
+            return first
+        self._state.send(member, Adopt(message.txn, first.meta, self._owner_refs(first)))
+        return None
+
+    @staticmethod
+    def _stale(first: Transaction, message: Submit) -> bool:
+        """A finished result is passed over when it is not whole, or something fresh is wanted."""
+        return first.state == "finished" and (message.fresh or not first.complete)
+
+    def _own(self, txn: Transaction, member: Member, message: Submit, now: float) -> None:
+        peer = member.ref.peer
+        owner = Owner(peer, message.txn)
+        txn.owners[peer, message.txn] = owner
+        txn.ownerless_until = None
+        self._state.send(member, Accepted(message.txn, txn.meta.record))
+        if message.meta.record == txn.meta.record:
+            self._expect(txn, message, now)
+        self._snapshot(txn)
+        self.deliver(txn)
+
+    def _expect(self, txn: Transaction, message: Submit, now: float) -> None:
+        """Hold back what the owner's ledger says is with peers that have not reported yet."""
+        until = now + self._state.settings.silence_seconds
+        for entry in message.ledger:
+            known = self._state.roster.named(entry.peer) or entry.peer in self._state.buried
+            plan = txn.plans.get(entry.kind)
+            if known or plan is None or not plan.has(entry.start, entry.stop):
+                continue
+            if plan.expect(entry.start, entry.stop, entry.peer):
+                txn.waiting[entry.peer] = until
+
+    @staticmethod
+    def _snapshot(txn: Transaction) -> None:
+        """Let the next news hold all that is known, for an owner that is new here."""
+        for kind, plan in txn.plans.items():
+            for tile in plan.outputs():
+                for peer in (*tile.attempts.values(), *tile.holders):
+                    txn.news(kind, tile.start, tile.stop, peer, held=tile.done)
+        txn.dirty = True
+
+    # -- delivering --------------------------------------------------------------------
+
+    def advance(self, txn: Transaction) -> None:
+        """If that was the last output, the transaction is finished; its owners are told."""
+        if txn.state == "running" and txn.complete:
+            txn.state = "finished"
+        self.deliver(txn)
+
+    def reopen(self, txn: Transaction) -> None:
+        """Some of a result is gone: what is missing runs again, and its owners are told again.
+
+        A result retained for latecomers that is no longer whole is nothing to keep.
+        """
+        if txn.retained_until is not None:
+            self.end(txn)
+        elif txn.state == "finished":
+            txn.state = "running"
+            for owner in txn.owners.values():
+                owner.told = False
+            self.advance(txn)
+
+    def fail(self, txn: Transaction, failure: Failure) -> None:
+        """End a transaction without a result; its owners are told."""
+        if txn.state != "running":
+            return
+        txn.state = "failed"
+        txn.failure = failure
+        self._halt(txn)
+        self.deliver(txn)
+
+    def deliver(self, txn: Transaction) -> None:
+        """Tell every owner that has not been told how it ended."""
+        waiting = [owner for owner in txn.owners.values() if not owner.told]
+        if waiting and txn.state == "finished" and not txn.complete:
+            txn.state = "running"  # some was lost since: it runs again, then they are told
+        if txn.state == "running":
+            return
+        for owner in waiting:
+            member = self._state.roster.named(owner.peer)
+            if member is None:
+                continue
+            owner.told = True
+            if txn.failure is not None:
+                self._state.send(member, Failed(owner.txn, txn.meta.record, txn.failure))
+            else:
+                found = self._sources(txn, member)
+                finished = Finished(owner.txn, txn.meta.record, txn.meta, found)
+                self._state.send(member, finished)
+
+    def _sources(self, txn: Transaction, near: Member) -> tuple[tuple[Holding, PeerRef], ...]:
+        """Each result with a holder: itself, else one of its host, else any."""
+        found: list[tuple[Holding, PeerRef]] = []
+        for holding, peers in txn.results():
+            refs = [m.ref for m in map(self._state.roster.named, peers) if m is not None]
+            if refs:
+                mine = near.ref
+                refs.sort(key=lambda ref: (ref.peer != mine.peer, ref.host != mine.host))
+                found.append((holding, refs[0]))
+        return tuple(found)
+
+    # -- ending ------------------------------------------------------------------------
+
+    def acknowledge(self, member: Member, message: Acknowledge, now: float) -> None:
+        """An owner has what it wanted; with the last one, all outputs may go."""
+        txn = self._state.registry.get(message.record)
+        if txn is None:
+            self._part_unknown(member, message)
+            return
+        key = (member.ref.peer, message.txn)
+        if txn.retained_until is not None:
+            txn.owners.pop(key, None)
+        elif key in txn.owners:
+            txn.owners[key].acknowledged = True
+        self._state.send(member, Ended(message.txn, message.record))
+        self._conclude(txn, now)
+
+    def cancel(self, member: Member, message: Cancel, now: float) -> None:
+        """An owner withdraws; the last one, or one that speaks for all, ends the job."""
+        registry = self._state.registry
+        if message.all:
+            registry.cancelled[message.record] = None
+        txn = registry.get(message.record)
+        if txn is None:
+            self._part_unknown(member, message)
+            return
+        txn.owners.pop((member.ref.peer, message.txn), None)
+        self._state.send(member, Ended(message.txn, message.record))
+        if message.all:
+            self.fail(txn, Failure("cancelled", "cancelled for everyone by another owner"))
+        if not txn.owners and txn.retained_until is None:
+            self.end(txn)
+        else:
+            self._conclude(txn, now)
+
+    def _part_unknown(self, member: Member, message: Acknowledge | Cancel) -> None:
+        """An owner is done with a record that no one submitted here. Another owner may yet do so:
+        until everyone had the time, nothing is dropped."""
+        if not self._state.settled:
+            self._postpone(member, message)
+            return
+        self._drop(message.record, ())
+        self._state.registry.bury(message.record)
+        self._state.send(member, Ended(message.txn, message.record))
+
+    def _conclude(self, txn: Transaction, now: float) -> None:
+        """When every owner has acknowledged: retain a named result, drop everything else."""
+        owners = txn.owners.values()
+        if txn.state == "running" or txn.retained_until is not None or not owners:
+            return
+        if not all(owner.acknowledged for owner in owners):
+            return
+        if txn.name and txn.state == "finished":
+            self._retain(txn, now)
+        else:
+            self.end(txn)
+
+    def _retain(self, txn: Transaction, now: float) -> None:
+        seconds = self._state.settings.retain_seconds
+        txn.retained_until = now + seconds
+        txn.owners.clear()
+        results = txn.results()
+        kinds = {holding.output.kind for holding, _ in results}
+        others: list[Kind] = [kind for kind in txn.plans if kind not in kinds]
+        self._drop(txn.meta.record, tuple(others))
+        holdings = tuple(holding for holding, _ in results)
+        remembered = Remembered(txn.name, txn.fingerprint, txn.meta, holdings, seconds)
+        for member in self._keepers(results):
+            self._state.send(member, Retain(remembered, self._sources(txn, member)))
+
+    def _keepers(self, results: list[tuple[Holding, tuple[str, ...]]]) -> list[Member]:
+        """Everyone who holds some of a result; and one more, if that is one peer alone."""
+        names = dict.fromkeys(peer for _, peers in results for peer in peers)
+        keepers = [m for m in map(self._state.roster.named, names) if m is not None]
+        if len(keepers) < 2:
+            others = [m for m in self._state.roster if m.serves and m not in keepers]
+            keepers += others[:1]
+        return keepers
+
+    def end(self, txn: Transaction) -> None:
+        """Forget a transaction; its outputs and attempts go everywhere."""
+        self._halt(txn)
+        record = txn.meta.record
+        self._drop(record, ())
+        self._state.registry.end(record)
+
+    def _drop(self, record: str, kinds: tuple[Kind, ...]) -> None:
+        for member in self._state.roster:
+            if member.drop(record, kinds):
+                self._state.send(member, Drop(record, kinds))
+
+    # -- what members bring ------------------------------------------------------------
+
+    def recall(self, held: Held, now: float) -> None:
+        """A member remembers a finished named transaction: latecomers shall find it here too."""
+        remembered = held.remembered
+        registry = self._state.registry
+        if remembered is None or registry.get(held.record) or registry.named(remembered.name):
+            return
+        txn = registry.accept(remembered.meta, remembered.name, remembered.fingerprint)
+        txn.state = "finished"
+        txn.retained_until = now + remembered.seconds_left
+
+    def part(self, member: Member, now: float) -> None:
+        """An owner's peer is gone. It may come back; the last one is waited for, a while."""
+        for txn in self._state.registry:
+            gone = [key for key in txn.owners if key[0] == member.ref.peer]
+            for key in gone:
+                del txn.owners[key]
+            if gone and not txn.owners and txn.retained_until is None:
+                txn.ownerless_until = now + self._state.settings.silence_seconds
+            elif gone:
+                self._conclude(txn, now)
+
+    def expire(self, now: float) -> None:
+        """End what has no owner left, and what was retained long enough."""
+        for txn in list(self._state.registry):
+            for until in (txn.ownerless_until, txn.retained_until):
+                if until is not None and now >= until:
+                    self.end(txn)
+
+    def decide(self) -> list[tuple[int, Waiting]]:
+        """Take out what waited for everyone to report."""
+        undecided, self._undecided = self._undecided, []
+        return undecided
+
+
+def conflict(first: dict[str, str], second: dict[str, str]) -> tuple[str, ...]:
+    """Return the parts in which two fingerprints differ."""
+    parts = dict.fromkeys((*first, *second))
+    return tuple(part for part in parts if first.get(part) != second.get(part))
