@@ -7,6 +7,7 @@ law is tried on a few groupings of the sample's values, so a pass is no proof.
 
 import math
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def _check_key_travels(key: Any, what: str) -> None:
 
 
 def _check_law(functions: Functions, key: Any, frozen: Frozen) -> None:
-    """Combine the values of ``key`` at once and in parts; raise ``BadJob`` if the answers differ."""
+    """Combine the values of ``key`` at once and in parts: ``BadJob`` if the answers differ."""
 
     def combined(values: list[Any]) -> Any:
         assert functions.combinefn is not None
@@ -84,7 +85,7 @@ def _check_law(functions: Functions, key: Any, frozen: Frozen) -> None:
     if not thaw(frozen):
         return
     whole, one = combined(fresh()), fresh()[0]
-    ways = {
+    ways: dict[str, Callable[[], Any]] = {
         "again": lambda: combined([combined(fresh())]),
         "the first on its own": lambda: combined([combined([one]), *fresh()[1:]]),
         "the last after the rest": lambda: combined([combined(fresh()[:-1]), fresh()[-1]]),
@@ -102,7 +103,7 @@ def _check_law(functions: Functions, key: Any, frozen: Frozen) -> None:
 def same(first: Any, second: Any) -> bool:
     """Tell whether two answers are equal, floats up to rounding, arrays element by element."""
     if isinstance(first, float) and isinstance(second, float):
-        return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9) or first != first  # noqa: PLR0124
+        return math.isclose(first, second, rel_tol=1e-6, abs_tol=1e-9) or first != first
     if type(first) is type(second) and isinstance(first, list | tuple):
         return len(first) == len(second) and all(map(same, first, second))
     if type(first) is type(second) and isinstance(first, dict):

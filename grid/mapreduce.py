@@ -1,0 +1,419 @@
+"""Map, combine, group, reduce, finish: what a job means, for one process and for the grid alike.
+
+Workers and ``Job.run()`` call the same functions here, so there is no second implementation that
+could differ. The pieces, in the order of use:
+
+- ``Grouper`` (or ``map_items``) maps items one after the other and groups their pairs by key;
+  ``drain`` hands over what it holds as *chunks*, one for each partition that has any;
+- ``merge`` joins the chunks of one partition, given in datasource order;
+- ``reduce_partition`` makes results of them; ``finish`` makes final results of all results;
+- ``assemble`` makes the dict, and refuses two results with one key.
+
+Keys come in the order of first appearance and values in datasource order, so an answer does not
+depend on how items were cut into tasks. Values inside chunks, and results on their way to
+``finishfn``, are frozen (``grid.pickling``): opaque to whoever moves them, and independent copies
+for every function that gets them. One item's pairs must fit into memory; nothing else must.
+
+Not here: where chunks are kept, when a grouper is drained, who runs what.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Any
+from zlib import crc32
+
+from grid.errors import BadJob
+from grid.functions import Function, Functions
+from grid.partition import check_key, partition_of
+from grid.pickling import IMMUTABLE, Frozen, copy_of, freeze, joined, show, thaw
+
+if TYPE_CHECKING:
+    from grid.job import Job
+
+Chunk = dict[Any, Frozen]
+"""What a range of items emitted for one partition: key -> its values, opaque."""
+
+Pair = tuple[Any, Any]
+
+BATCH = 512
+"""Pairs taken from a generator at a time: enough that counting them costs nothing."""
+
+COMBINE_PAIRS = 50_000
+"""Pairs held before ``combinefn`` is worth a first pass over them."""
+
+
+class UserFault(Exception):
+    """A user function raised, or returned what it must not. Caught by whoever runs tasks.
+
+    ``function`` is its role ("mapfn"), ``key`` the clipped ``repr`` of the item's key (map and
+    collect) or of the key at hand (combine, reduce, finish), ``cause`` what it raised, ``index``
+    the item's index or -1.
+    """
+
+    def __init__(self, function: str, key: str, cause: Exception, index: int = -1) -> None:
+        super().__init__(function, key, cause, index)
+        self.function = function
+        self.key = key
+        self.cause = cause
+        self.index = index
+
+    def as_raised(self) -> Exception:
+        """Return what the user raised, with a note of where."""
+        where = f" on key {self.key}" if self.key else ""
+        self.cause.add_note(f"raised by {self.function}{where}")
+        return self.cause
+
+    def __str__(self) -> str:
+        return (
+            f"{self.function} failed on key {self.key}: {type(self.cause).__name__}: {self.cause}"
+        )
+
+
+class _Groups(dict[Any, list[Any]]):
+    """Values by key. A key is checked once, when it first appears."""
+
+    def __missing__(self, key: Any) -> list[Any]:
+        if type(key) is not str:
+            check_key(key)
+        values: list[Any] = []
+        self[key] = values
+        return values
+
+
+# ------------------------------------------------------------------------------ map
+
+
+class Grouper:
+    """Maps items and groups what they emit.
+
+    ``size`` is the number of pairs held. With ``skip``, an item whose mapfn or collectfn fails
+    counts for nothing and its index is added to ``skipped``; otherwise ``UserFault`` is raised and
+    the grouper is of no further use.
+    """
+
+    def __init__(self, functions: Functions, *, skip: bool = False) -> None:
+        self.size = 0
+        self.skipped: list[int] = []
+        self._functions = functions
+        self._skip = skip
+        # An item stands alone until it is complete if it may fail alone or is collected.
+        self._alone = skip or functions.collectfn is not None
+        self._groups = _Groups()
+        self._combine_at = COMBINE_PAIRS
+
+    def add_item(self, index: int, key: Any, value: Any) -> None:
+        """Map one item. ``value`` is the function's to keep and change."""
+        try:
+            if self._alone:
+                self._add_groups(_collected(self._functions, key, self._mapped_alone(key, value)))
+            else:
+                self.size += _map(self._functions, key, value, self._groups)
+        except UserFault as fault:
+            fault.index = index
+            if not self._skip:
+                raise
+            self.skipped.append(index)
+        if self.size >= self._combine_at and self._functions.combinefn is not None:
+            self._combine()
+            self._combine_at = max(COMBINE_PAIRS, 2 * self.size)
+
+    def drain(self, partitions: int) -> list[tuple[int, Chunk]]:
+        """Hand over all that is held, as chunks by ascending partition, and start empty.
+
+        Raises ``NotPicklable`` if a value cannot travel, ``UserFault`` if combinefn fails.
+        """
+        if self._functions.combinefn is not None:
+            self._combine()
+        groups, self._groups, self.size = self._groups, _Groups(), 0
+        self._combine_at = COMBINE_PAIRS
+        plain = IMMUTABLE.issuperset(map(type, chain.from_iterable(groups.values())))
+        chunks: dict[int, Chunk] = {}
+        for key, values in groups.items():
+            if type(key) is str:  # partition_of, without the call
+                partition = crc32(key.encode("utf-8", "surrogatepass")) % partitions
+            else:
+                partition = partition_of(key, partitions)
+            chunk = chunks.get(partition)
+            if chunk is None:
+                chunk = chunks[partition] = {}
+            chunk[key] = values if plain else freeze(values, "a value of key", key)
+        return sorted(chunks.items(), key=lambda pair: pair[0])
+
+    def _mapped_alone(self, key: Any, value: Any) -> _Groups:
+        groups = _Groups()
+        _map(self._functions, key, value, groups)
+        return groups
+
+    def _add_groups(self, groups: _Groups) -> None:
+        mine = self._groups
+        for key, values in groups.items():
+            mine[key] += values
+            self.size += len(values)
+
+    def _combine(self) -> None:
+        groups = self._groups
+        for key, values in groups.items():
+            if len(values) > 1:
+                self.size -= len(values) - 1
+                groups[key] = [_combined(self._functions, key, _apart(key, values))]
+
+
+def map_items(
+    functions: Functions,
+    items: Iterable[tuple[int, Any, Any]],
+    *,
+    skip: bool = False,
+    on_item: Callable[[int], None] | None = None,
+) -> Grouper:
+    """Map all ``items`` (index, key, value); return the grouper, to be drained.
+
+    ``on_item`` is told each index before its item is mapped.
+    """
+    grouper = Grouper(functions, skip=skip)
+    for index, key, value in items:
+        if on_item is not None:
+            on_item(index)
+        grouper.add_item(index, key, value)
+    return grouper
+
+
+def _map(functions: Functions, key: Any, value: Any, groups: _Groups) -> int:
+    """Run mapfn on one item, add its pairs to ``groups`` and return how many there were."""
+    mapfn = functions.mapfn
+    if mapfn is None:
+        values = value if isinstance(value, list) else [value]
+        groups[key] += values
+        return len(values)
+    try:
+        pairs = mapfn(key, value)
+    except Exception as error:
+        raise UserFault("mapfn", show(key), error) from error
+    return 0 if pairs is None else _take(groups, pairs, "mapfn", key)
+
+
+def _collected(functions: Functions, key: Any, groups: _Groups) -> _Groups:
+    """Run collectfn, if there is one, over the pairs of the item with this key."""
+    collectfn = functions.collectfn
+    if collectfn is None:
+        return groups
+    for out, values in groups.items():
+        groups[out] = _apart(out, values)
+    results = _Groups()
+    try:
+        if functions.collect_pairs:
+            pairs = collectfn(iter(groups.items()))
+        else:
+            pairs = [(out, collectfn(out, values)) for out, values in groups.items()]
+    except Exception as error:
+        raise UserFault("collectfn", show(key), error) from error
+    _take(results, pairs, "collectfn", key)
+    collected = _Groups()
+    for out, values in results.items():
+        # A list is the value list; anything else is the one value.
+        lists = [value if isinstance(value, list) else [value] for value in values]
+        collected[out] = list(chain.from_iterable(lists))
+    return collected
+
+
+def _combined(functions: Functions, key: Any, values: list[Any]) -> Any:
+    assert functions.combinefn is not None
+    try:
+        return functions.combinefn(key, values)
+    except Exception as error:
+        raise UserFault("combinefn", show(key), error) from error
+
+
+def _apart(key: Any, values: list[Any]) -> list[Any]:
+    """Return ``values`` with every mutable one an independent copy."""
+    return thaw(freeze(values, "a value of key", key))
+
+
+# ------------------------------------------------------------------------------ reduce
+
+
+def merge(chunks: Iterable[Chunk]) -> Chunk:
+    """Join the chunks of one partition, given in datasource order. They are used up."""
+    merged: Chunk = {}
+    for chunk in chunks:
+        if not merged:
+            merged = chunk
+            continue
+        for key, values in chunk.items():
+            held = merged.get(key)
+            merged[key] = values if held is None else joined(held, values)
+    return merged
+
+
+def reduce_partition(functions: Functions, groups: Chunk) -> Iterator[Pair]:
+    """Yield the results of merged groups: one (key, value) a key, or what reducefn makes of them.
+
+    With a ``finishfn`` the values are frozen, for ``finish`` alone; without, they are the results.
+    Raises ``UserFault``; ``NotPicklable`` if a result cannot travel to finishfn.
+    """
+    results = _reduced(functions, groups)
+    if functions.finishfn is None:
+        return results
+    return ((key, freeze([value], "the result of key", key)) for key, value in results)
+
+
+def _reduced(functions: Functions, groups: Chunk) -> Iterator[Pair]:
+    reducefn, combinefn = functions.reducefn, functions.combinefn
+    if reducefn is None:
+        if combinefn is None:
+            return ((key, thaw(values)) for key, values in groups.items())
+        return ((key, _combined(functions, key, thaw(values))) for key, values in groups.items())
+    inputs = _reduce_inputs(functions, groups)
+    if functions.reduce_pairs:
+        return _call_with_iterator(reducefn, "reducefn", inputs)
+    return _call_with_each(reducefn, "reducefn", inputs)
+
+
+def _reduce_inputs(functions: Functions, groups: Chunk) -> Iterator[Pair]:
+    combines = functions.combinefn is not None
+    for key, frozen in groups.items():
+        values = thaw(frozen)
+        if combines and len(values) > 1:
+            values = [_combined(functions, key, values)]
+        yield key, values
+
+
+def finish(functions: Functions, pairs: Iterable[Pair]) -> list[Pair]:
+    """Return the final results from what ``reduce_partition`` yielded, of all partitions in order.
+
+    Without a ``finishfn`` they are ``pairs``. Raises ``UserFault``.
+    """
+    finishfn = functions.finishfn
+    if finishfn is None:
+        return list(pairs)
+    inputs = ((key, thaw(values)[0]) for key, values in pairs)
+    if functions.finish_pairs:
+        return list(_call_with_iterator(finishfn, "finishfn", inputs))
+    return list(_call_with_each(finishfn, "finishfn", inputs))
+
+
+def assemble(pairs: Iterable[Pair]) -> dict[Any, Any]:
+    """Return the results as a dict; raise ``BadJob`` if two have one key."""
+    results = _Groups()
+    count = 0
+    for count, (key, value) in enumerate(pairs, 1):  # noqa: B007
+        if key in results:
+            raise BadJob(
+                f"two results have the key {show(key)}: reducefn or finishfn yielded it twice; "
+                f"yield each key once"
+            )
+        results[key] = value
+    return dict(results)
+
+
+def run(job: "Job", on_error: str = "raise") -> dict[Any, Any]:
+    """Run ``job`` here, one item after the other, and return its results: the sequential oracle.
+
+    Keys are listed once, values read one at a time and never changed. A user's exception comes out
+    as it is, with a note of the function and key, so that a debugger stops where it was raised;
+    with ``on_error="skip"`` items that fail in mapfn or collectfn are left out instead.
+    ``resultfn`` is called once, with None for the transaction, and may raise.
+    """
+    try:
+        results = _run(job, on_error == "skip")
+    except UserFault as fault:
+        cause = fault.as_raised()
+    else:
+        job.deliver(None, results)
+        return results
+    raise cause
+
+
+def _run(job: "Job", skip: bool) -> dict[Any, Any]:
+    functions = job.functions
+    items = (
+        (index, key, copy_of(job.value(key), "the value of key", key))
+        for index, key in enumerate(job.keys())
+    )
+    grouper = map_items(functions, items, skip=skip)
+    chunks = grouper.drain(job.partitions)
+    reduced = (pair for _, chunk in chunks for pair in reduce_partition(functions, chunk))
+    return assemble(finish(functions, reduced))
+
+
+# ------------------------------------------------------------------------------ calling
+
+
+def _take(groups: _Groups, pairs: Any, role: str, key: Any) -> int:
+    """Add the pairs that a function returned to ``groups``; return how many there were."""
+    count = 0
+    for batch in _batches(pairs, BATCH, role, lambda: show(key)):
+        try:
+            for out, value in batch:
+                groups[out].append(value)
+        except Exception as error:
+            raise UserFault(role, show(key), _bad_pair(role, batch) or error) from error
+        count += len(batch)
+    return count
+
+
+def _call_with_each(function: Function, role: str, inputs: Iterator[Pair]) -> Iterator[Pair]:
+    """Call the form ``f(k, vs) -> v`` on every input."""
+    for key, values in inputs:
+        try:
+            result = function(key, values)
+        except Exception as error:
+            raise UserFault(role, show(key), error) from error
+        yield key, result
+
+
+def _call_with_iterator(function: Function, role: str, inputs: Iterator[Pair]) -> Iterator[Pair]:
+    """Call the form ``f(iterator of (k, vs))`` and yield its pairs, lazily if it is lazy."""
+    last: list[Any] = []
+
+    def remembered() -> Iterator[Pair]:
+        for pair in inputs:
+            last[:] = pair[:1]
+            yield pair
+
+    def where() -> str:
+        return show(last[0]) if last else ""
+
+    try:
+        pairs = function(remembered())
+    except UserFault:
+        raise  # another function failed while this one asked for its next input
+    except Exception as error:
+        raise UserFault(role, where(), error) from error
+    for batch in _batches(pairs, 1, role, where):
+        if (bad := _bad_pair(role, batch)) is not None:
+            raise UserFault(role, where(), bad)
+        yield from map(tuple, batch)
+
+
+def _batches(pairs: Any, size: int, role: str, where: Callable[[], str]) -> Iterator[list[Any]]:
+    """Yield what a function returned, up to ``size`` pairs at a time; wrap what it raises."""
+    if isinstance(pairs, Mapping):
+        pairs = pairs.items()
+    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+        problem = f"{role} must return an iterable of (key, value) pairs, not {show(pairs)}"
+        raise UserFault(role, where(), BadJob(problem))
+    iterator = iter(pairs)
+    while True:
+        try:
+            batch = list(islice(iterator, size))
+        except UserFault:
+            raise
+        except Exception as error:
+            raise UserFault(role, where(), error) from error
+        if not batch:
+            return
+        yield batch
+
+
+def _bad_pair(role: str, batch: list[Any]) -> BadJob | None:
+    """Return what is wrong with the first bad pair, or None if all are fit."""
+    for pair in batch:
+        try:
+            key, _ = pair
+        except (TypeError, ValueError):
+            return BadJob(f"{role} must give (key, value) pairs; it gave {show(pair)}")
+        try:
+            check_key(key)
+        except BadJob as error:
+            return BadJob(f"{role} gave a bad key: {error}")
+    return None
