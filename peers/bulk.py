@@ -1,0 +1,312 @@
+"""Bulk data between peers, the asking side: records, items, segments over blocking TLS sockets.
+
+A request is one frame: ``FetchRecord``, ``FetchItems`` or ``FetchSegments``. The answer is one
+frame too: ``Parcel``, with sizes, followed by exactly so many raw bytes; or ``Absent``, with the
+reason. Bulk data stays off the event loops, so a gigabyte on its way delays no heartbeat.
+``peers/bulk_server.py`` is the answering side.
+
+Promises: ``fetch`` may be called from any thread, and ends by an answer, ``NotHere`` or
+``Unreachable``; it never waits longer than its timeout for the next piece. The answer is the
+holder's: whoever else sits at its address now is found out by its certificate. Connections are
+kept for the next fetch, and ``close`` wakes whoever waits.
+
+Does not check what is inside: segments carry checksums of their own. Does not retry elsewhere.
+"""
+
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from grid.errors import ProtocolError
+from grid.framing import (
+    FRAME_BYTES_MAX,
+    GREETING_BYTES_MAX,
+    HEADER_BYTES,
+    body_bytes,
+    decode,
+    encode,
+)
+from grid.messages import (
+    PROTOCOL,
+    Absent,
+    Address,
+    Failure,
+    FetchItems,
+    FetchRecord,
+    FetchSegments,
+    Hello,
+    Message,
+    Output,
+    Parcel,
+    PeerRef,
+)
+from peers.link import hang_up, open_filenos, tune
+from peers.security import Security
+from peers.transport import DialFailed, check_welcome, explain, far_end, verified_id
+
+PIECE_BYTES = 256 * 2**10
+"""What is written at once: large against a system call, small against a timeout."""
+
+PARCEL_BYTES_MAX = 2**33
+"""More than any peer should ask for at once: a larger number is a mistake."""
+
+_CONNECT_SECONDS = 5.0  # at most, of a fetch's timeout
+_IDLE_SECONDS = 30.0  # shorter than the server's, so that it is us who hang up
+_IDLE_PER_HOLDER = 4
+
+Blob = bytes | memoryview
+Request = FetchRecord | FetchItems | FetchSegments
+
+
+class NotHere(Exception):
+    """The holder answered, and cannot give it. The fields are those of ``Absent``."""
+
+    def __init__(
+        self, reason: str, missing: tuple[Output, ...] = (), failure: Failure | None = None
+    ) -> None:
+        super().__init__(reason, missing, failure)
+        self.reason = reason
+        self.missing = missing
+        self.failure = failure
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+class Unreachable(OSError):
+    """The holder could not be asked, or did not finish its answer."""
+
+
+@dataclass(eq=False)
+class _Line:
+    """One connection to one holder."""
+
+    sock: ssl.SSLSocket
+    idle_since: float = 0.0
+
+
+class BulkClient:
+    """Fetches from other peers. ``grid`` and ``name`` are what it says in its hello."""
+
+    def __init__(self, security: Security, grid: str, name: str) -> None:
+        self._security = security
+        self._grid = grid
+        self._name = name
+        self._lock = threading.Lock()
+        self._idle: dict[tuple[str, Address], list[_Line]] = {}
+        self._lines: dict[_Line, None] = {}  # all, idle or in use
+        self._closed = False
+
+    def fetch(self, holder: PeerRef, request: Request, timeout: float) -> list[bytes]:
+        """Return the blobs that ``holder`` has for ``request``, in the order asked.
+
+        ``timeout`` (seconds) is for each step: connecting, the first byte (a slow datasource may
+        be read first) and every further piece. Raises ``NotHere`` or ``Unreachable``.
+        """
+        line = self._kept(holder)
+        if line is not None:
+            try:
+                return self._ask(holder, line, request, timeout)
+            except (ConnectionError, ssl.SSLEOFError):
+                pass  # kept too long and closed by the holder: asking twice harms nothing
+            except OSError as error:
+                raise self._unreachable(holder, error) from error
+        try:
+            return self._ask(holder, self._connect(holder, timeout), request, timeout)
+        except OSError as error:
+            raise self._unreachable(holder, error) from error
+
+    def close(self) -> None:
+        """Close every connection; a fetch under way raises ``Unreachable``. May be repeated."""
+        with self._lock:
+            self._closed = True
+            idle = [line for lines in self._idle.values() for line in lines]
+            self._idle.clear()
+            busy = [line for line in self._lines if line not in idle]
+        for line in idle:
+            self._discard(line)
+        for line in busy:
+            wake(line.sock)
+
+    def filenos(self) -> list[int]:
+        """The open descriptors, for a forked child to close. Takes no lock."""
+        return open_filenos(*(line.sock for line in list(self._lines)))
+
+    def _ask(self, holder: PeerRef, line: _Line, request: Request, timeout: float) -> list[bytes]:
+        try:
+            line.sock.settimeout(timeout)
+            line.sock.sendall(encode(request))
+            answer = read_frame(line.sock)
+            match answer:
+                case Absent():
+                    blobs = None
+                case Parcel():
+                    blobs = _read_blobs(line.sock, answer.sizes)
+                case _:
+                    raise ProtocolError(f"it answered with {type(answer).__name__}")
+        except ProtocolError as error:
+            self._discard(line)
+            raise self._unreachable(holder, error) from error
+        except BaseException:
+            self._discard(line)
+            raise
+        self._keep(holder, line)
+        if blobs is None:
+            assert isinstance(answer, Absent)
+            raise NotHere(answer.reason, answer.missing, answer.failure)
+        return blobs
+
+    def _unreachable(self, holder: PeerRef, error: Exception) -> Unreachable:
+        if isinstance(error, Unreachable):
+            return error
+        reason = explain(error)[1] if isinstance(error, OSError) else str(error)
+        return Unreachable(f"cannot fetch from {holder.name} at {holder.data}: {reason}")
+
+    # -------------------------------------------------------------------- connections
+
+    def _connect(self, holder: PeerRef, timeout: float) -> _Line:
+        if self._closed:
+            raise self._unreachable(holder, OSError("this peer is closing"))
+        address = holder.data
+        seconds = min(timeout, _CONNECT_SECONDS)
+        raw = socket.create_connection((address.host, address.port), seconds)
+        try:
+            tune(raw, 0)
+            sock = self._security.client_context.wrap_socket(raw, do_handshake_on_connect=False)
+        except BaseException:
+            raw.close()
+            raise
+        line = _Line(sock)
+        with self._lock:
+            self._lines[line] = None
+            late = self._closed
+        try:
+            if late:
+                raise ConnectionAbortedError("this peer is closing")
+            self._introduce(sock, holder)
+        except (ProtocolError, DialFailed) as error:
+            self._discard(line)
+            raise self._unreachable(holder, error) from error
+        except BaseException:
+            self._discard(line)
+            raise
+        return line
+
+    def _introduce(self, sock: ssl.SSLSocket, holder: PeerRef) -> None:
+        sock.do_handshake()
+        remote = verified_id(sock)
+        if remote != holder.peer:
+            raise Unreachable(f"at {holder.data} there is now another peer than {holder.name}")
+        hello = Hello(
+            protocol=PROTOCOL,
+            grid=self._grid,
+            peer=self._security.peer_id,
+            name=self._name,
+            python=sys.version_info[:2],
+            role="data",
+            intended=holder.data,
+        )
+        sock.sendall(encode(hello))
+        check_welcome(read_frame(sock, GREETING_BYTES_MAX), remote, far_end(sock))
+
+    def _kept(self, holder: PeerRef) -> _Line | None:
+        """An idle connection to this holder, after closing all that idled too long."""
+        with self._lock:
+            stale = self._take_stale(time.monotonic() - _IDLE_SECONDS)
+            lines = self._idle.get((holder.peer, holder.data))
+            line = lines.pop() if lines else None
+        for old in stale:
+            self._discard(old)
+        return line
+
+    def _take_stale(self, before: float) -> list[_Line]:
+        stale: list[_Line] = []
+        for key, lines in list(self._idle.items()):
+            stale += [line for line in lines if line.idle_since < before]
+            self._idle[key] = [line for line in lines if line.idle_since >= before]
+            if not self._idle[key]:
+                del self._idle[key]
+        return stale
+
+    def _keep(self, holder: PeerRef, line: _Line) -> None:
+        line.idle_since = time.monotonic()
+        with self._lock:
+            lines = self._idle.setdefault((holder.peer, holder.data), [])
+            keeps = not self._closed and len(lines) < _IDLE_PER_HOLDER
+            if keeps:
+                lines.append(line)
+        if not keeps:
+            self._discard(line)
+
+    def _discard(self, line: _Line) -> None:
+        with self._lock:
+            self._lines.pop(line, None)
+        hang_up(line.sock)
+
+
+# ------------------------------------------------------------------------------ on the wire
+
+
+def read_frame(sock: ssl.SSLSocket, frame_bytes_max: int = FRAME_BYTES_MAX) -> Message:
+    """Read one message from a blocking socket, and not a byte more."""
+    header = read_exactly(sock, HEADER_BYTES)
+    return decode(read_exactly(sock, body_bytes(header, frame_bytes_max)))
+
+
+def read_exactly(sock: ssl.SSLSocket, size: int) -> bytes:
+    """Read ``size`` bytes. Raises ``ConnectionResetError`` if they end early."""
+    data = sock.recv(min(size, PIECE_BYTES)) if size else b""
+    if len(data) == size:
+        return data
+    if not data:
+        raise ConnectionResetError("the connection was closed")
+    buffer = bytearray(size)
+    buffer[: len(data)] = data
+    got = len(data)
+    with memoryview(buffer) as view:
+        while got < size:
+            count = sock.recv_into(view[got : got + PIECE_BYTES])
+            if not count:
+                raise ConnectionResetError(f"the connection was closed after {got} of {size} bytes")
+            got += count
+    return bytes(buffer)
+
+
+def _read_blobs(sock: ssl.SSLSocket, sizes: tuple[int, ...]) -> list[bytes]:
+    if any(size < 0 for size in sizes) or sum(sizes) > PARCEL_BYTES_MAX:
+        raise ProtocolError(f"it announced {len(sizes)} blobs of impossible sizes")
+    return [read_exactly(sock, size) for size in sizes]
+
+
+def pieces(blobs: Sequence[Blob]) -> Iterator[Blob]:
+    """Yield a parcel and its blobs in writes of at most ``PIECE_BYTES``, small ones together."""
+    views = [memoryview(blob) for blob in blobs]
+    together: list[Blob] = [encode(Parcel(tuple(view.nbytes for view in views)))]
+    size = len(together[0])
+    for view in views:
+        if not view.nbytes or size + view.nbytes <= PIECE_BYTES:
+            together.append(view)
+            size += view.nbytes
+            continue
+        yield b"".join(together)
+        together, size = [], 0
+        flat = view.cast("B")
+        for start in range(0, flat.nbytes, PIECE_BYTES):
+            yield flat[start : start + PIECE_BYTES]
+    if together:
+        yield b"".join(together)
+
+
+def wake(sock: socket.socket) -> None:
+    """End the connection under a thread that is using it; that thread then closes the socket.
+
+    Closing it here could hand its descriptor's number to another before that thread notices.
+    """
+    try:
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+    except OSError:
+        pass  # gone already

@@ -1,0 +1,261 @@
+"""Bulk data between peers, the answering side.
+
+A ``Doorman`` greets whoever connects to the data port. Between requests a connection waits on the
+doorman's loop, which costs no thread; when a request arrives, a thread of a small crew reads it,
+asks the ``Provider``, and writes the answer with blocking calls. So a few hundred peers can stay
+connected, and a few of them can be served at once.
+
+Promises: a request that cannot be answered is answered with ``Absent``, whatever the provider
+raised; a malformed one costs its sender the connection. A reader that takes nothing for
+``stall_seconds`` is hung up on. ``close`` frees the port at once and joins its threads.
+
+Does not know what records and segments are, and keeps nothing.
+"""
+
+import asyncio
+import logging
+import queue
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol, assert_never
+
+from grid.errors import ProtocolError
+from grid.framing import encode
+from grid.messages import (
+    Absent,
+    Address,
+    FetchItems,
+    FetchRecord,
+    FetchSegments,
+    Hello,
+    Message,
+    Output,
+    Refusal,
+    Welcome,
+)
+from peers.bulk import Blob, NotHere, Request, pieces, wake
+from peers.doorman import Doorman, bind
+from peers.link import Connection, open_filenos
+from peers.security import Security
+
+_READ_BYTES = 16 * 2**10
+_JOIN_SECONDS = 5.0  # then a provider that hangs in user code keeps its (daemon) thread
+
+log = logging.getLogger(__name__)
+
+
+class Provider(Protocol):
+    """What a peer can give. Called on the crew's threads, several at once; raises ``NotHere``."""
+
+    def record(self, record: str, keys: bool) -> Sequence[Blob]:
+        """The blobs of a record: its head and, with ``keys``, its key list."""
+        ...
+
+    def items(self, record: str, indices: Sequence[int], resolve: bool) -> Sequence[Blob]:
+        """One blob for each of these items."""
+        ...
+
+    def segments(self, outputs: tuple[Output, ...], first: int, stop: int) -> Sequence[Blob]:
+        """One blob for each of these segments: its partitions ``first..stop``."""
+        ...
+
+
+class BulkServer:
+    """Serves ``provider`` on a port that the system chooses, on all of ``listen_hosts``.
+
+    ``start`` it once, ``close`` it once. ``name`` is what it says in its welcome. Binds when it is
+    made; raises ``OSError`` where it cannot.
+    """
+
+    def __init__(
+        self,
+        security: Security,
+        grid: str,
+        name: str,
+        provider: Provider,
+        listen_hosts: Sequence[str] = ("127.0.0.1",),
+        *,
+        threads_max: int = 16,
+        idle_seconds: float = 60.0,
+        stall_seconds: float = 20.0,
+    ) -> None:
+        self._security = security
+        self._name = name
+        self._provider = provider
+        self._idle_seconds = idle_seconds
+        self._stall_seconds = stall_seconds
+        self._doorman = Doorman(
+            bind(listen_hosts, 0),
+            security,
+            grid,
+            self._greet,
+            self._admit,
+            name="data-door",
+            host_silence_seconds=0,  # a slow reader of bulk data is not a dead host
+        )
+        self._crew = _Crew(self._serve, threads_max)
+        self._parked: dict[Connection, asyncio.TimerHandle] = {}
+        self._busy: dict[Connection, None] = {}
+        self._closing = False
+
+    @property
+    def address(self) -> Address:
+        """Where it listens: the first of ``listen_hosts``, and the port of all of them."""
+        return self._doorman.addresses[0]
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._doorman.start()
+
+    def close(self) -> None:
+        """Free the port, end every connection and join the threads. May be repeated."""
+        self._closing = True
+        self._doorman.stop()  # from here on nothing is parked or unparked
+        for connection in list(self._parked):
+            connection.close()
+        self._parked.clear()
+        for connection in list(self._busy):
+            wake(connection.sock)
+        self._crew.close()
+        for connection in list(self._busy):  # answered, but there was no loop left to wait on
+            connection.close()
+
+    def filenos(self) -> list[int]:
+        """The open descriptors, for a forked child to close. Takes no lock."""
+        connections = list(self._parked) + list(self._busy)
+        return self._doorman.filenos() + open_filenos(*(each.sock for each in connections))
+
+    # -------------------------------------------------------------------- on the doorman's thread
+
+    def _greet(self, hello: Hello) -> Welcome | Refusal:
+        if hello.role != "data":
+            return Refusal(f"this is a data port, not for the role {hello.role!r}")
+        return Welcome(self._security.peer_id, self._name, sys.version_info[:2])
+
+    def _admit(self, connection: Connection) -> None:
+        self._busy[connection] = None
+        if connection.decoder.unread_bytes:
+            self._crew.give(connection)  # its first request came with its hello
+        else:
+            self._park(connection)
+
+    def _park(self, connection: Connection) -> None:
+        """Wait for the next request without a thread."""
+        loop = self._doorman.loop
+        self._parked[connection] = loop.call_later(self._idle_seconds, self._retire, connection)
+        self._busy.pop(connection, None)
+        loop.add_reader(connection.sock, self._unpark, connection)
+
+    def _unpark(self, connection: Connection) -> None:
+        self._doorman.loop.remove_reader(connection.sock)
+        self._busy[connection] = None
+        self._parked.pop(connection).cancel()
+        self._crew.give(connection)
+
+    def _retire(self, connection: Connection) -> None:
+        self._doorman.loop.remove_reader(connection.sock)
+        self._parked.pop(connection)
+        connection.close()
+
+    # -------------------------------------------------------------------- on the crew's threads
+
+    def _serve(self, connection: Connection) -> None:
+        """Answer what has arrived, then park the connection again."""
+        try:
+            connection.sock.settimeout(self._stall_seconds)
+            more = True
+            while more and not self._closing:
+                self._answer(connection.sock, self._read(connection))
+                more = bool(connection.decoder.unread_bytes or connection.sock.pending())
+            self._doorman.loop.call_soon_threadsafe(self._park, connection)
+        except (OSError, ProtocolError, RuntimeError) as error:
+            # RuntimeError: the loop is closed, for the server is.
+            log.debug("data connection ended: %s peer=%s", error, connection.remote)
+            self._give_up(connection)
+        except Exception:
+            log.exception("cannot serve a data connection peer=%s", connection.remote)
+            self._give_up(connection)
+
+    def _give_up(self, connection: Connection) -> None:
+        self._busy.pop(connection, None)
+        connection.close()
+
+    def _read(self, connection: Connection) -> Request:
+        """Read one request, all of it within ``stall_seconds``."""
+        deadline = time.monotonic() + self._stall_seconds
+        message: Message | None
+        while (message := connection.decoder.next()) is None:
+            connection.sock.settimeout(max(0.001, deadline - time.monotonic()))
+            data = connection.sock.recv(_READ_BYTES)
+            if not data:
+                raise ConnectionResetError("closed by the remote")
+            connection.decoder.feed(data)
+        connection.sock.settimeout(self._stall_seconds)
+        if not isinstance(message, FetchRecord | FetchItems | FetchSegments):
+            raise ProtocolError(f"asked for data with {type(message).__name__}")
+        return message
+
+    def _answer(self, sock: ssl.SSLSocket, request: Request) -> None:
+        try:
+            blobs = self._provided(request)
+        except NotHere as absent:
+            sock.sendall(encode(Absent(absent.reason, absent.missing, absent.failure)))
+        except Exception as error:
+            log.exception("cannot provide a %s", type(request).__name__)
+            sock.sendall(encode(Absent(f"the holder failed: {type(error).__name__}")))
+        else:
+            for piece in pieces(blobs):
+                sock.sendall(piece)
+
+    def _provided(self, request: Request) -> Sequence[Blob]:
+        match request:
+            case FetchRecord():
+                return self._provider.record(request.record, request.keys)
+            case FetchItems():
+                indices = request.indices or range(request.start, request.stop)
+                return self._provider.items(request.record, indices, request.resolve)
+            case FetchSegments():
+                return self._provider.segments(request.outputs, request.first, request.stop)
+            case _:
+                assert_never(request)
+
+
+class _Crew:
+    """Daemon threads that take connections from a queue: none at first, one more when all work."""
+
+    def __init__(self, serve: Callable[[Connection], None], threads_max: int) -> None:
+        self._serve = serve
+        self._threads_max = threads_max
+        self._threads: list[threading.Thread] = []
+        self._queue: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
+        self._free = 0  # threads that wait, less connections that wait for them
+        self._lock = threading.Lock()
+
+    def give(self, connection: Connection) -> None:
+        """Have one of the threads serve this connection, soon."""
+        with self._lock:
+            if self._free <= 0 and len(self._threads) < self._threads_max:
+                name = f"data-{len(self._threads)}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            else:
+                self._free -= 1
+        self._queue.put(connection)
+
+    def close(self) -> None:
+        """End the threads, each after what it has in hand."""
+        for _ in self._threads:
+            self._queue.put(None)
+        deadline = time.monotonic() + _JOIN_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        while (connection := self._queue.get()) is not None:
+            self._serve(connection)
+            with self._lock:
+                self._free += 1
