@@ -184,9 +184,17 @@ def names_used(code: CodeType) -> list[str]:
 
 
 def label(function: Callable[..., Any]) -> str:
-    """Return the qualified name by which people know ``function``."""
-    inner: Any = function
-    while isinstance(inner, functools.partial):
-        inner = inner.func
-    inner = inner if hasattr(inner, "__qualname__") else type(inner)
+    """Return module and qualified name, by which people know ``function``."""
+    inner = _named(function)
     return f"{getattr(inner, '__module__', None) or 'builtins'}.{inner.__qualname__}"
+
+
+def qualname(function: Callable[..., Any]) -> str:
+    """Return the qualified name of ``function``, the same whether its module was run or imported."""
+    return str(_named(function).__qualname__)
+
+
+def _named(function: Any) -> Any:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if hasattr(function, "__qualname__") else type(function)

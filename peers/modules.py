@@ -1,0 +1,155 @@
+"""The user's own modules: which they are, where they live, what they import, their digests.
+
+A module is the user's when it has a file that is neither in the standard library, nor in
+site-packages, nor part of this package. Such modules are pickled by reference, so a worker has to
+have the very same source; its digest says so. Nothing here imports a module to find out.
+"""
+
+import ast
+import dis
+import hashlib
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from importlib.machinery import (
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    ModuleSpec,
+    SourceFileLoader,
+)
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+OWN = Path(__file__).parent.parent
+_OWN_PACKAGES = ("grid", "peers")
+_LOADERS: tuple[Any, ...] = (
+    (ExtensionFileLoader, EXTENSION_SUFFIXES),
+    (SourceFileLoader, SOURCE_SUFFIXES),
+)
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+def is_users(name: str, path: str | None) -> bool:
+    """Tell whether the module ``name``, whose file is ``path``, is the user's own."""
+    top = name.partition(".")[0]
+    if path is None or top in sys.stdlib_module_names or top in ("__main__", "__mp_main__"):
+        return False
+    file = Path(path)
+    if not file.is_file():
+        return False  # inside a zip, or gone
+    if top in _OWN_PACKAGES and file.is_relative_to(OWN / top):
+        return False
+    if any(part in _INSTALLED for part in file.parts):
+        return False
+    return not any(file.is_relative_to(folder) for folder in _library_folders())
+
+
+@lru_cache(maxsize=1)
+def _library_folders() -> tuple[str, ...]:
+    return tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib")})
+
+
+def file_of(name: str) -> str | None:
+    """Return the file of a module, loaded or not, or None if it has none or is not found."""
+    module = sys.modules.get(name)
+    if module is not None:
+        file = getattr(module, "__file__", None)
+        return str(Path(file).absolute()) if file else None
+    spec = find(name, sys.path)
+    return str(Path(spec.origin).absolute()) if spec and spec.has_location and spec.origin else None
+
+
+def find(name: str, path: Iterable[str]) -> ModuleSpec | None:
+    """Find a module by its dotted name from ``path``, importing neither it nor its packages."""
+    folders = list(path)
+    spec = None
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        spec = _find_in(".".join(parts[:depth]), folders)
+        if spec is None:
+            return None
+        folders = list(spec.submodule_search_locations or ())
+    return spec
+
+
+def _find_in(name: str, folders: Iterable[str]) -> ModuleSpec | None:
+    """Find the last part of ``name`` in ``folders``; parts of a namespace package add up."""
+    namespace = None
+    for folder in folders:
+        # A finder of our own sees files made a moment ago, and needs no parent to be imported.
+        spec = FileFinder(folder or ".", *_LOADERS).find_spec(name)
+        if spec is not None and spec.loader is not None:
+            return spec
+        if spec is not None and namespace is None:
+            namespace = spec
+        elif spec is not None and namespace is not None:
+            locations = namespace.submodule_search_locations or []
+            locations.extend(spec.submodule_search_locations or [])
+    return namespace
+
+
+def digest_of_file(path: str) -> str:
+    """Return the digest of a module's source, line ends aside."""
+    return hashlib.sha256(Path(path).read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:32]
+
+
+def folder_of(name: str, path: str) -> str:
+    """Return the folder that has to be on ``sys.path`` for ``name`` to be found in ``path``."""
+    file = Path(path)
+    above = name.count(".") + (file.stem == "__init__")
+    return str(file.parents[above])
+
+
+def needed(names: Iterable[str]) -> dict[str, str]:
+    """Return name -> file of the user's modules among ``names`` and all that these import."""
+    found: dict[str, str] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        path = None if name in found else file_of(name)
+        if path is not None and is_users(name, path):
+            found[name] = path
+            waiting += imported_by_file(name, path)
+        if "." in name:
+            waiting.append(name.rpartition(".")[0])
+    return dict(sorted(found.items()))
+
+
+def imported_by_file(name: str, path: str) -> Iterator[str]:
+    """Yield the names that the source in ``path`` may import, also inside its functions."""
+    if not path.endswith(".py"):
+        return
+    package = name if Path(path).stem == "__init__" else name.rpartition(".")[0]
+    try:
+        tree = ast.parse(Path(path).read_bytes())
+    except (SyntaxError, ValueError):
+        return  # whoever imports it will hear of it
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = _absolute(node.module or "", node.level, package)
+            yield base
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def imported_by_code(code: CodeType) -> Iterator[str]:
+    """Yield the names that a function's ``code`` imports when it runs."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "IMPORT_NAME":
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from imported_by_code(constant)
+
+
+def _absolute(module: str, level: int, package: str) -> str:
+    if not level:
+        return module
+    base = package.split(".")
+    kept = ".".join(base[: len(base) - level + 1])
+    return f"{kept}.{module}" if module else kept
