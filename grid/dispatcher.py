@@ -182,7 +182,7 @@ class Dispatcher:
         txn, plan, tile = ended
         failure = message.failure
         if plan is None or tile is None:
-            return txn, failure
+            return self._call_failed(txn, member.ref.peer, failure)
         if failure.kind == "raised":
             tile.errors += 1
             return (txn, failure) if tile.errors > txn.meta.retries else None
@@ -192,6 +192,15 @@ class Dispatcher:
                 tile = plan.isolate(tile, failure.item)
             return (txn, failure) if tile.deaths >= txn.meta.attempts_max else None
         return txn, failure
+
+    @staticmethod
+    def _call_failed(
+        txn: Transaction, peer: str, failure: Failure
+    ) -> tuple[Transaction, Failure] | None:
+        """A call on a member: tried again there if its worker died, and not too often."""
+        txn.call_deaths[peer] = txn.call_deaths.get(peer, 0) + 1
+        again = failure.kind == "died" and txn.call_deaths[peer] < txn.meta.attempts_max
+        return None if again else (txn, failure)
 
     def returned(
         self, member: Member, message: TaskReturned, now: float

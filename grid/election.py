@@ -317,13 +317,17 @@ class Election:
             self.phase = Phase.FOLLOWING
             self.link = event.link
             self.server = event.address
-            self.reign = event.welcome.reign
+            self._follow(event.welcome.reign)
         else:
             return [CloseLink(event.link)]
         self._ever_joined = True
         self._waited = False
         self._resume_rival_watch(now)
         return []
+
+    def _follow(self, reign: Reign) -> None:
+        self.reign = reign
+        self.seen = max(self.seen, reign)
 
     def _resume_rival_watch(self, now: float) -> None:
         self.deadline = now + self._rival_seconds() if self.phase is Phase.SERVING else None
@@ -338,8 +342,7 @@ class Election:
 
     def told(self, reign: Reign, successors: tuple[str, ...], members: int) -> None:
         """The followed server told its reign and the order of taking over."""
-        self.reign = reign
-        self.seen = max(self.seen, reign)
+        self._follow(reign)
         self.successors = successors
         self.members = members
 
@@ -375,7 +378,7 @@ class Election:
         self.phase = Phase.FOLLOWING
         self.link = event.link
         self.server = event.address
-        self.reign = event.welcome.reign
+        self._follow(event.welcome.reign)
         self.deadline = None
         return effects
 

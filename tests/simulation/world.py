@@ -1,0 +1,108 @@
+"""Virtual time, hosts, ports and links: the ground on which simulated peers stand.
+
+One heap of things to happen, one ``random.Random``; nothing else moves. Links are ordered and
+reliable until they break, as TCP is: they delay, they do not lose. A process that is frozen keeps
+its port and its links; what arrives waits until it wakes.
+"""
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from grid.messages import Address, Output
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+Content = tuple[tuple[int, tuple[int, ...]], ...]
+"""What a simulated segment holds: keys with their values, in order of first appearance."""
+
+
+@dataclass
+class Host:
+    """A machine: its ports, and the folders that outlive their processes."""
+
+    name: str
+    ports: dict[int, "Process | str"] = field(default_factory=dict)
+    spools: dict[str, dict[Output, Content]] = field(default_factory=dict)
+    adopted_by: dict[str, "Process"] = field(default_factory=dict)
+
+
+class World:
+    """Everything that exists in one simulated grid."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.latency = (0.0001, 0.002)
+        self.hosts: dict[str, Host] = {}
+        self.processes: list[Process] = []
+        self.log: list[str] = []
+        self.wrong: list[str] = []
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+
+    def host(self, name: str) -> Host:
+        return self.hosts.setdefault(name, Host(name))
+
+    def at(self, seconds: float, action: Callable[[], None]) -> None:
+        """Let something happen after so many seconds."""
+        self._count += 1
+        heapq.heappush(self._heap, (self.now + seconds, self._count, action))
+
+    def delay(self) -> float:
+        return self.rng.uniform(*self.latency)
+
+    def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
+        """Let time pass, at most to ``until``, or until ``done()``."""
+        while self._heap and self._heap[0][0] <= until and not done():
+            self.now, _, action = heapq.heappop(self._heap)
+            action()
+        if not done():
+            self.now = until
+
+    def holder(self, address: Address) -> "Process | str | None":
+        """Who listens at an address: a process, a stranger (by name), or nobody."""
+        return self.host(address.host).ports.get(address.port)
+
+    def note(self, who: str, what: str) -> None:
+        """Write a line of the story."""
+        self.log.append(f"{self.now:9.4f}  {who:<6} {what}")
+
+    def violation(self, what: str) -> None:
+        """A promise was broken."""
+        self.wrong.append(f"{self.now:.4f} {what}")
+        self.note("!!", what)
+
+
+class Link:
+    """One ordered connection between a client and a server, each on its process."""
+
+    def __init__(self, world: World, client: "Process", server: "Process", local: bool) -> None:
+        self.world = world
+        self.ends: tuple[Process, Process] = (client, server)
+        self.local = local
+        self.open = True
+        self.numbers = (client.next_link(), server.next_link())
+        self._last = [0.0, 0.0]
+
+    def send(self, end: int, deliver: Callable[[], None]) -> None:
+        """Carry something to ``end`` (0 client, 1 server), after everything sent before."""
+        if not self.open and not self.local:
+            return
+        delay = 0.0 if self.local else self.world.delay() * self.ends[end].slowness
+        arrives = max(self._last[end], self.world.now + delay)
+        self._last[end] = arrives
+        self.world.at(arrives - self.world.now, lambda: self.ends[end].receive(deliver))
+
+    def close(self, by: int | None, reason: str) -> None:
+        """Close: the other end (both, if the link breaks) learns it after what was sent."""
+        if not self.open:
+            return
+        for end in (0, 1):
+            if end != by:
+                self.send(end, lambda end=end: self.ends[end].link_lost(self, end, reason))  # type: ignore[misc]
+        self.open = False
