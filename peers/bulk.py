@@ -292,12 +292,13 @@ def pieces(blobs: Sequence[Blob]) -> Iterator[Blob]:
             together.append(view)
             size += view.nbytes
             continue
-        yield b"".join(together)
+        if size:
+            yield b"".join(together)
         together, size = [], 0
         flat = view.cast("B")
         for start in range(0, flat.nbytes, PIECE_BYTES):
             yield flat[start : start + PIECE_BYTES]
-    if together:
+    if size:
         yield b"".join(together)
 
 
