@@ -45,8 +45,9 @@ def _check_sample(job: "Job") -> None:
     combined = Grouper(functions)
     for index, key in enumerate(job.keys()[:SAMPLE_ITEMS]):
         _check_key_travels(key, "the datasource's key")
+        value = job.value(key)
         for grouper in (uncombined, combined):
-            grouper.add_item(index, key, copy_of(job.value(key), "the value of key", key))
+            grouper.add_item(index, key, copy_of(value, "the value of key", key))
     groups = [pair for _, chunk in uncombined.drain(1) for pair in chunk.items()]
     for key, values in groups[:SAMPLE_KEYS]:
         _check_key_travels(key, "the emitted key")

@@ -87,7 +87,8 @@ def _number_code(key: Any) -> int:
     value = key if type(key) in _BUILTIN_NUMBERS else _builtin_twin(key)
     if value is None:
         return OTHER
-    return crc32(hash(value).to_bytes(8, "little", signed=True))
+    # Mixed, since fractions differ in few high bits, which crc32 alone maps to few low ones.
+    return _mixed(crc32(hash(value).to_bytes(8, "little", signed=True)))
 
 
 def _builtin_twin(key: Any) -> Any:

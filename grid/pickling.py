@@ -190,7 +190,7 @@ def label(function: Callable[..., Any]) -> str:
 
 
 def qualname(function: Callable[..., Any]) -> str:
-    """Return the qualified name of ``function``, the same whether its module was run or imported."""
+    """Return the qualified name, the same whether the module was run or imported."""
     return str(_named(function).__qualname__)
 
 
