@@ -29,7 +29,7 @@ def check(job: "Job") -> None:
     ``BadJob`` and ``NotPicklable`` say what to change; an exception of a user function comes out
     as it is, with a note of the function and key.
     """
-    pack_functions(job.functions, dict(job.functions.named()))
+    pack_functions(job.functions, job.functions.named())
     try:
         _check_sample(job)
     except UserFault as fault:

@@ -103,7 +103,7 @@ def joined(first: Frozen, second: Frozen) -> Frozen:
 # ------------------------------------------------------------------------------ functions
 
 
-def pack_functions(whole: object, functions: dict[str, object]) -> bytes:
+def pack_functions(whole: object, functions: dict[str, Callable[..., Any]]) -> bytes:
     """Return the cloudpickle of ``whole``, which is made of the named ``functions``.
 
     Raises ``NotPicklable`` that says which function, which thing it refers to, and why.
@@ -114,7 +114,7 @@ def pack_functions(whole: object, functions: dict[str, object]) -> bytes:
         for name, function in functions.items():
             if (reason := _refusal(function)) is not None:
                 raise NotPicklable(
-                    f"{name}={show(function)} cannot be sent to a worker: {_blame(function)} does "
+                    f"{name}={label(function)} cannot be sent to a worker: {_blame(function)} does "
                     f"not pickle ({reason}); make it inside the function instead"
                 ) from error
         raise NotPicklable(f"the job's functions do not pickle: {error}") from error

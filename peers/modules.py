@@ -107,16 +107,29 @@ def folder_of(name: str, path: str) -> str:
 def needed(names: Iterable[str]) -> dict[str, str]:
     """Return name -> file of the user's modules among ``names`` and all that these import."""
     found: dict[str, str] = {}
+    seen: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
-        path = None if name in found else file_of(name)
+        if name in seen or not _may_be_users(name):
+            continue
+        seen.add(name)
+        path = file_of(name)
         if path is not None and is_users(name, path):
             found[name] = path
             waiting += imported_by_file(name, path)
         if "." in name:
             waiting.append(name.rpartition(".")[0])
     return dict(sorted(found.items()))
+
+
+def _may_be_users(name: str) -> bool:
+    """Rule out, without a search, all that a loaded or standard package contains."""
+    top = name.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        return False
+    file = getattr(sys.modules.get(top), "__file__", None)
+    return file is None or is_users(top, file)
 
 
 def imported_by_file(name: str, path: str) -> Iterator[str]:

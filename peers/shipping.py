@@ -75,7 +75,7 @@ def freeze(functions: Functions, ship: Iterable[Ship] = ()) -> Code:
     """Freeze ``functions``. Raises ``NotPicklable``, ``BadJob`` for a module not to be shipped."""
     shipped = tuple(sorted(_name_of(module) for module in ship))
     with _by_value(shipped):
-        pickled = pack_functions(functions, dict(functions.named()))
+        pickled = pack_functions(functions, functions.named())
     names = set(_names_referred_to(pickled)) | set(_names_imported_in(functions))
     needed = modules.needed(name for name in names if not _is_shipped(name, shipped))
     needed = {name: path for name, path in needed.items() if not _is_shipped(name, shipped)}
