@@ -1,0 +1,69 @@
+"""What a process of ours asks of the operating system for itself.
+
+Each function does what it can on this system and never fails: a grid without death signals or
+out-of-memory scores still works, with a second line of defence behind each.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+
+_OOM_COUNTERS = (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat"))
+
+
+def die_with_parent(parent: int, with_signal: signal.Signals) -> bool:
+    """Have the kernel send ``with_signal`` when the parent's thread that started us ends.
+
+    Exits at once if ``parent`` (its pid) is gone already. Returns whether the kernel will.
+    """
+    able = False
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        able = bool(libc.prctl(_PR_SET_PDEATHSIG, int(with_signal), 0, 0, 0) == 0)
+    if os.getppid() != parent:
+        os._exit(1)
+    return able
+
+
+def be_killed_first() -> None:
+    """Offer this process to the kernel when memory runs out: a worker is easily replaced."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("500")
+    except OSError:
+        pass  # not Linux, or not allowed; then the kernel chooses by size
+
+
+def lower_priority(by: int) -> None:
+    """Let others go first on a busy processor."""
+    try:
+        os.nice(by)
+    except OSError:
+        pass
+
+
+def out_of_memory_kills() -> int:
+    """Return how often the kernel killed a process here for want of memory, 0 if unknown."""
+    kills = 0
+    for path in _OOM_COUNTERS:
+        try:
+            text = path.read_text()
+        except OSError:
+            continue
+        for line in text.splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill" and count.isdigit():
+                kills += int(count)
+    return kills
+
+
+def resident_bytes() -> int:
+    """Return how much memory this process uses, 0 where that cannot be asked cheaply."""
+    try:
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - asked often, a Path is slower
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
