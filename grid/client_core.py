@@ -104,6 +104,9 @@ from grid.messages import (
 from grid.ownership import Ownership
 from grid.settings import Settings
 
+ADOPT_AFTER_SECONDS = (0.0, 0.02, 0.1, 0.5, 1.0, 2.0)
+"""When to look for a dead neighbour's estate: its connection may close before its lock is free."""
+
 RETAINED = "retained:"
 """Prefix of the fetches that no transaction of ours asked for, but the server."""
 
@@ -134,6 +137,7 @@ class ClientCore:
         self._retained: dict[str, Remembered] = {}
         self._questions: list[FromClient] = []
         self._server: PeerRef | None = None
+        self._adopt_at: list[float] = []
         self._beat_at = 0.0
         self._claims_at = 0.0
         self._effects: list[ClientEffect] = []
@@ -158,6 +162,7 @@ class ClientCore:
             self.election.deadline,
             self.election.join_deadline,
             self.ownership.deadline(),
+            self._adopt_at[0] if self._adopt_at else None,
         )
         return min(t for t in times if t is not None)
 
@@ -259,12 +264,16 @@ class ClientCore:
         )
         self._questions.clear()
 
+    def _adopt_soon(self, now: float) -> None:
+        """Look for the outputs of a dead neighbour, now and a few times more."""
+        self._adopt_at = [now + seconds for seconds in ADOPT_AFTER_SECONDS]
+
     def _on_server_lost(self, now: float) -> None:
         """Seek at once; adopt what the old server's process may have left on this host."""
         if self.election.link is not None:
             self._detector.forget(self.election.link)
         self._server = None
-        self._do([AdoptEstates()])
+        self._adopt_soon(now)
         self._do(self.election.lost_server(now))
 
     # -- the user's wishes -------------------------------------------------------------
@@ -363,7 +372,8 @@ class ClientCore:
             case Joined():
                 self._server = message.server
                 self.election.told(message.reign, message.successors, message.members)
-                self._do([self.election.role(message.server), AdoptEstates()])
+                self._do([self.election.role(message.server)])
+                self._adopt_soon(now)
             case Successors():
                 self.election.told(self.election.reign, message.successors, message.members)
             case NewReign():
@@ -371,7 +381,7 @@ class ClientCore:
                 election.told(message.reign, election.successors, election.members)
                 self._do([election.role(self._server)])
             case PeerGone():
-                self._do([AdoptEstates()])
+                self._adopt_soon(now)
             case Accepted():
                 self.ownership.accepted(message)
             case Rejected():
@@ -449,6 +459,9 @@ class ClientCore:
             self._do([GiveUp(error)])
             self._on_close()
             return
+        if self._adopt_at and now >= self._adopt_at[0]:
+            self._adopt_at.pop(0)
+            self._do([AdoptEstates()])
         self._do(self.election.due(now))
         effects, messages = self.ownership.due(now)
         self._do(effects)

@@ -131,11 +131,13 @@ class FetchResult:
 @dataclass(frozen=True, slots=True)
 class Deliver:
     """The result is here, in these segments in this order: resolve the user's transaction. Given
-    once for a transaction, or ``Reject`` is, never both."""
+    once for a transaction, or ``Reject`` is, never both. What is held of the result may be dropped
+    as soon as this is done."""
 
     txn: str
     meta: RecordMeta
     holdings: tuple[tuple[Holding, PeerRef], ...]
+    skipped: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class Holdings:
                 meta=remembered.meta,
                 holdings=remembered.holdings,
                 seconds_left=max(0.0, kept.forget_at - now),
+                skipped=remembered.skipped,
             )
         sizes = summed(list(kept.sizes.values()))
         return Held(record, tuple(kept.holdings.values()), sizes, remembered)

@@ -107,6 +107,7 @@ class Remembered(Struct, frozen=True):
     meta: "RecordMeta"
     holdings: tuple[Holding, ...]
     seconds_left: float
+    skipped: tuple[int, ...] = ()
 
 
 class Held(Struct, frozen=True):
@@ -378,12 +379,14 @@ class Progress(Struct, frozen=True, tag=True):
 
 
 class Finished(Struct, frozen=True, tag=True):
-    """All output is there: fetch these, in this order, from their holders."""
+    """All output is there: fetch these, in this order, from their holders. ``skipped`` are the
+    indices of items left out by ``on_error="skip"``."""
 
     txn: str
     record: str
     meta: RecordMeta
     holdings: tuple[tuple[Holding, PeerRef], ...]
+    skipped: tuple[int, ...] = ()
 
 
 class Failed(Struct, frozen=True, tag=True):

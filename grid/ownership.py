@@ -99,6 +99,7 @@ class _Owned:
     accepted: bool = False
     again_at: float | None = None
     awaiting_run: bool = False
+    skipped: tuple[int, ...] = ()
     parting: FromClient | None = None
     """The acknowledgement or cancel that is repeated until ``Ended``."""
 
@@ -237,6 +238,7 @@ class Ownership:
             owned.meta = message.meta
         owned.state = "fetching"
         owned.awaiting_run = False
+        owned.skipped = message.skipped
         return [FetchResult(owned.txn, message.record, message.holdings)]
 
     def fetched(
@@ -248,7 +250,7 @@ class Ownership:
             return [], []
         owned.state = "resolved"
         owned.parting = Acknowledge(txn, owned.meta.record)
-        return [Deliver(txn, owned.meta, holdings)], [owned.parting]
+        return [Deliver(txn, owned.meta, holdings, owned.skipped)], [owned.parting]
 
     def missing(self, txn: str, missing: tuple[Output, ...]) -> list[FromClient]:
         """Some of the result is gone: the server is asked to have it run again."""

@@ -69,6 +69,7 @@ class Transaction:
     entries: list[LedgerEntry] = field(default_factory=list)
     freed: list[LedgerEntry] = field(default_factory=list)
     dirty: bool = False
+    skipped: tuple[int, ...] = ()
     reduce_size: int = 0
     ownerless_until: float | None = None
     retained_until: float | None = None
@@ -119,6 +120,13 @@ class Transaction:
             for tile in last.outputs()
             if tile.holding is not None
         ]
+
+    def note_skipped(self) -> None:
+        """Keep what the maps have skipped, now that they are all done."""
+        maps = self.plans.get("map")
+        if maps is not None and maps.done:
+            held = [tile.holding for tile in maps.outputs() if tile.holding is not None]
+            self.skipped = tuple(index for holding in held for index in holding.skipped)
 
     # -- cutting -----------------------------------------------------------------------
 

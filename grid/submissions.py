@@ -147,6 +147,7 @@ class Submissions:
         """If that was the last output, the transaction is finished; its owners are told."""
         if txn.state == "running" and txn.complete:
             txn.state = "finished"
+            txn.note_skipped()
         self.deliver(txn)
 
     def reopen(self, txn: Transaction) -> None:
@@ -187,7 +188,8 @@ class Submissions:
                 self._state.send(member, Failed(owner.txn, txn.meta.record, txn.failure))
             else:
                 found = self._sources(txn, member)
-                finished = Finished(owner.txn, txn.meta.record, txn.meta, found)
+                record = txn.meta.record
+                finished = Finished(owner.txn, record, txn.meta, found, txn.skipped)
                 self._state.send(member, finished)
 
     def _sources(self, txn: Transaction, near: Member) -> tuple[tuple[Holding, PeerRef], ...]:
@@ -266,7 +268,7 @@ class Submissions:
         others: list[Kind] = [kind for kind in txn.plans if kind not in kinds]
         self._drop(txn.meta.record, tuple(others))
         holdings = tuple(holding for holding, _ in results)
-        remembered = Remembered(txn.name, txn.fingerprint, txn.meta, holdings, seconds)
+        remembered = Remembered(txn.name, txn.fingerprint, txn.meta, holdings, seconds, txn.skipped)
         for member in self._keepers(results):
             self._state.send(member, Retain(remembered, self._sources(txn, member)))
 
@@ -301,6 +303,7 @@ class Submissions:
             return
         txn = registry.accept(remembered.meta, remembered.name, remembered.fingerprint)
         txn.state = "finished"
+        txn.skipped = remembered.skipped
         txn.retained_until = now + remembered.seconds_left
 
     def part(self, member: Member, now: float) -> None:

@@ -1,0 +1,375 @@
+"""The client thread: joins the server, owns transactions, has tasks run.
+
+Performs what ``grid.client_core`` decides: dials, sends, binds through the standby server thread,
+prepares inputs on the data threads, gives tasks to the worker pool, and tells the user's side
+(``Users``) what came of their transactions. Nothing of a user's is opened here.
+"""
+
+import itertools
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, assert_never
+
+import tenacity
+
+from grid import effects as fx
+from grid import events as ev
+from grid.client_core import ClientCore
+from grid.messages import PROTOCOL, Address, Assign, Failure, Hello, Message
+from peers.core_thread import CoreThread
+from peers.inputs import Inputs, InputsAbsent, Ready
+from peers.link import Connection, Link
+from peers.local_link import LocalLink
+from peers.results import Fetcher
+from peers.security import Security
+from peers.server_thread import ServerThread
+from peers.store import Store
+from peers.transport import DialFailed, dial
+from peers.worker_channel import (
+    Died,
+    NeedItems,
+    PoolEvent,
+    Printed,
+    Raised,
+    Refused,
+    Succeeded,
+)
+from peers.worker_pool import WorkerPool
+
+log = logging.getLogger(__name__)
+
+
+class Users(Protocol):
+    """The user's side of a peer. Every method is called on the client thread and must not block."""
+
+    def show_role(self, effect: fx.RoleChanged) -> None: ...
+    def give_up(self, effect: fx.GiveUp) -> None: ...
+    def deliver(self, effect: fx.Deliver) -> None: ...
+    def reject(self, effect: fx.Reject) -> None: ...
+    def reject_name(self, effect: fx.RejectName) -> None: ...
+    def show_progress(self, effect: fx.ShowProgress) -> None: ...
+    def show_printed(self, effect: fx.ShowPrinted) -> None: ...
+    def show_status(self, effect: fx.ShowStatus) -> None: ...
+    def adopt_record(self, effect: fx.AdoptRecord) -> None: ...
+    def go_down(self) -> None: ...
+    def closed(self) -> None: ...
+
+
+class ClientThread(CoreThread):
+    """Drives one ``ClientCore``. ``background(work)`` runs blocking work on a data thread;
+    ``resolve`` looks the candidates up (also there)."""
+
+    def __init__(
+        self,
+        core: ClientCore,
+        security: Security,
+        store: Store,
+        inputs: Inputs,
+        fetcher: Fetcher,
+        users: Users,
+        background: Callable[[Callable[[], None]], None],
+        resolve: Callable[[], tuple[Address, ...]],
+    ) -> None:
+        super().__init__("grid-client")
+        self._core = core
+        self._me = core.me
+        self._settings = core.settings
+        self._security = security
+        self._store = store
+        self._inputs = inputs
+        self._fetcher = fetcher
+        self._users = users
+        self._background = background
+        self._resolve = resolve
+        self.server: ServerThread
+        self.pool: WorkerPool
+        self._links: dict[int, Link | LocalLink] = {}
+        self._numbers = itertools.count(1)
+        self._ready: dict[str, Ready] = {}
+        self._assigned: dict[str, Assign] = {}
+
+    def filenos(self) -> list[int]:
+        links = [fd for link in list(self._links.values()) for fd in link.filenos()]
+        return [*super().filenos(), *links, *self.pool.filenos()]
+
+    # -- the core ----------------------------------------------------------------------
+
+    def _step(self, event: ev.ClientEvent) -> None:
+        for effect in self._core.step(event, self.loop.time()):
+            self._perform(effect)
+
+    def _next_deadline(self) -> float | None:
+        return self._core.next_deadline()
+
+    def _on_deadline(self) -> None:
+        self.take(ev.DeadlineReached())
+
+    def _perform(self, effect: fx.ClientEffect) -> None:  # noqa: C901 - one row an order
+        match effect:
+            case fx.Send():
+                link = self._links.get(effect.link)
+                if link is not None:
+                    link.send(effect.message)
+            case fx.CloseLink():
+                link = self._links.pop(effect.link, None)
+                if link is not None:
+                    link.close()
+            case fx.Probe():
+                for address in effect.addresses:
+                    self.do_later(self._probe(address))
+            case fx.Resolve():
+                self._in_background(self._resolved)
+            case fx.Reconnect():
+                self.do_later(self._reconnect(effect))
+            case fx.BindPort():
+                self.server.bind(effect.port)
+            case fx.Serve():
+                log.info("serves peer=%s term=%d", self._me.name, effect.reign.term)
+                self.server.serve(effect.reign, effect.expected)
+            case fx.ConnectOwnServer():
+                self._connect_own(effect.address)
+            case fx.StopServing():
+                self.server.stop_serving(effect.redirect)
+            case fx.RoleChanged():
+                self._users.show_role(effect)
+            case fx.GiveUp():
+                self._users.give_up(effect)
+            case fx.AdoptRecord():
+                self._users.adopt_record(effect)
+            case fx.FetchResult():
+                self._in_background(lambda: self._fetch_result(effect))
+            case fx.Deliver():
+                self._users.deliver(effect)
+            case fx.Reject():
+                self._users.reject(effect)
+            case fx.RejectName():
+                self._users.reject_name(effect)
+            case fx.ShowProgress():
+                self._users.show_progress(effect)
+            case fx.ShowPrinted():
+                self._users.show_printed(effect)
+            case fx.ShowStatus():
+                self._users.show_status(effect)
+            case fx.Prepare():
+                self._assigned[effect.assign.attempt] = effect.assign
+                self._in_background(lambda: self._prepare(effect.assign))
+            case fx.RunTask():
+                ready = self._ready[effect.assign.attempt]
+                self.pool.run(ready.task(effect.assign, effect.output), ready.head.code)
+            case fx.ForgetTask():
+                self._forget(effect.attempt)
+            case fx.DropOutputs():
+                if not effect.kinds:
+                    self._inputs.forget(effect.record)
+                self._in_background(lambda: void(self._store.drop(effect.record, effect.kinds)))
+            case fx.DropOutput():
+                self._in_background(lambda: void(self._store.drop_output(effect.output)))
+            case fx.AdoptEstates():
+                self._in_background(self._adopt_estates)
+            case fx.GoDownNow():
+                self._users.go_down()
+            case fx.Closed():
+                self._users.closed()
+            case _:
+                assert_never(effect)
+
+    def _in_background(self, work: Callable[[], None]) -> None:
+        """Run blocking work on a data thread; a mistake of ours there is told, not swallowed."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except Exception:
+                log.exception("background work failed peer=%s", self._me.name)
+
+        self._background(guarded)
+
+    async def _shut(self) -> None:
+        for link in list(self._links.values()):
+            link.close()
+        self._links.clear()
+        self.pool.close()
+
+    # -- dialling ----------------------------------------------------------------------
+
+    def _hello(self, address: Address, *, probe: bool) -> Hello:
+        member = "peer" if self._settings.serves else "visitor"
+        return Hello(
+            protocol=PROTOCOL,
+            grid=self._settings.grid,
+            peer=self._me.peer,
+            name=self._me.name,
+            python=sys.version_info[:2],
+            role="probe" if probe else member,  # type: ignore[arg-type]
+            intended=address,
+            seen=self._core.election.seen,
+        )
+
+    async def _dial(self, address: Address, *, probe: bool) -> Connection:
+        return await dial(
+            address,
+            self._security,
+            self._hello(address, probe=probe),
+            self._settings.probe_seconds,
+            host_silence_seconds=self._settings.host_silence_seconds,
+        )
+
+    async def _probe(self, address: Address) -> None:
+        try:
+            connection = await self._dial(address, probe=True)
+        except DialFailed as failed:
+            self.take(ev.ProbeFailed(address, failed.kind, failed.reason))
+            return
+        connection.close()
+        self.take(ev.ProbeAnswered(address, connection.welcome))
+
+    async def _reconnect(self, effect: fx.Reconnect) -> None:
+        """As often and as long as the core says; who refuses is not asked again."""
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(effect.attempts)
+            | tenacity.stop_after_delay(effect.seconds),
+            wait=tenacity.wait_random_exponential(multiplier=0.02, max=0.5),
+            retry=tenacity.retry_if_exception(_worth_trying_again),
+            reraise=True,
+        )
+        try:
+            connection: Connection = await retrying(self._dial, effect.address, probe=False)
+        except DialFailed as failed:
+            self.take(ev.ReconnectFailed(effect.address, failed.kind, failed.reason))
+            return
+        number = next(self._numbers)
+        self._links[number] = connection.attach(
+            self.loop,
+            lambda _, message: self._on_message(number, message),
+            lambda _, reason: self._on_closed(number, reason),
+        )
+        self.take(ev.Connected(number, effect.address, connection.welcome))
+
+    def _connect_own(self, address: Address) -> None:
+        number = next(self._numbers)
+        self._links[number] = self.server.connect_locally(self, number)
+        self.post(ev.Connected(number, address, self.server.welcome))
+
+    def _on_message(self, number: int, message: Message) -> None:
+        self.take(ev.Received(number, message))
+
+    def _on_closed(self, number: int, reason: str) -> None:
+        if self._links.pop(number, None) is not None:
+            log.info("lost the server peer=%s: %s", self._me.name, reason)
+            self.take(ev.LinkLost(number, reason))
+
+    def _resolved(self) -> None:
+        self.post(ev.CandidatesResolved(self._resolve()))
+
+    # -- tasks -------------------------------------------------------------------------
+
+    def _prepare(self, assign: Assign) -> None:
+        """On a data thread."""
+        try:
+            ready = self._inputs.prepare(assign)
+        except InputsAbsent as absent:
+            failed = ev.InputsFailed(assign.attempt, absent.reason, absent.missing, absent.failure)
+            self.post(failed)
+        except OSError as error:
+            self.call(self._end_early, assign.attempt, "space", str(error))
+        else:
+            self.call(self._prepared, assign, ready)
+
+    def _prepared(self, assign: Assign, ready: Ready) -> None:
+        if assign.attempt in self._assigned:
+            self._ready[assign.attempt] = ready
+            self.take(ev.InputsReady(assign.attempt))
+        else:
+            self._discard(ready.fetched)
+
+    def _end_early(self, attempt: str, reason: str, detail: str) -> None:
+        self._done_with(attempt)
+        self.take(ev.TaskRefused(attempt, reason, detail))  # type: ignore[arg-type]
+
+    def _done_with(self, attempt: str) -> None:
+        """Let go of what was prepared for an attempt."""
+        self._assigned.pop(attempt, None)
+        ready = self._ready.pop(attempt, None)
+        if ready is not None:
+            self._discard(ready.fetched)
+
+    def _discard(self, fetched: tuple[Path, ...]) -> None:
+        if fetched:
+            self._in_background(lambda: self._store.discard(fetched))
+
+    def _forget(self, attempt: str) -> None:
+        self.pool.kill(attempt)
+        self._done_with(attempt)
+        self.post(ev.TaskBroke(attempt, Failure("died", "stopped")))
+
+    def on_pool_event(self, event: PoolEvent) -> None:
+        """What a worker did; called by the pool on this thread."""
+        match event:
+            case Succeeded():
+                self._done_with(event.attempt)
+                sealed = ev.TaskSealed(event.attempt, event.holding, event.sizes, event.seconds)
+                self.take(sealed)
+            case Raised() | Died():
+                self._done_with(event.attempt)
+                self.take(ev.TaskBroke(event.attempt, event.failure))
+            case Refused():
+                self._refused(event)
+            case NeedItems():
+                assign = self._assigned.get(event.attempt)
+                if assign is not None:
+                    self._in_background(lambda: self._give_items(assign, event.indices))
+            case Printed():
+                self.take(ev.OutputPrinted(event.record, event.stream, event.text))
+            case _:
+                assert_never(event)
+
+    def _refused(self, event: Refused) -> None:
+        ready = self._ready.get(event.attempt)
+        if event.reason == "inputs":
+            outputs = ready.outputs if ready is not None else ()
+            missing = tuple(outputs[position] for position in event.missing)
+            self._done_with(event.attempt)
+            self.take(ev.InputsFailed(event.attempt, event.detail, missing))
+        else:
+            self._end_early(event.attempt, event.reason, event.detail)
+
+    def _give_items(self, assign: Assign, indices: tuple[int, ...]) -> None:
+        """On a data thread: get values that could not be read on this host."""
+        try:
+            items = self._inputs.items(assign, indices, resolve=True)
+        except InputsAbsent as absent:
+            self.call(self._items_absent, assign.attempt, absent)
+        else:
+            self.call(self.pool.give_items, assign.attempt, items)
+
+    def _items_absent(self, attempt: str, absent: InputsAbsent) -> None:
+        self.pool.kill(attempt)
+        self._done_with(attempt)
+        self.take(ev.InputsFailed(attempt, absent.reason, absent.missing, absent.failure))
+
+    # -- results and estates -----------------------------------------------------------
+
+    def _fetch_result(self, effect: fx.FetchResult) -> None:
+        """On a data thread."""
+        try:
+            self._fetcher.fetch(effect.holdings)
+        except InputsAbsent as absent:
+            missing = ev.ResultMissing(effect.txn, effect.record, absent.missing, absent.reason)
+            self.post(missing)
+        else:
+            self.post(ev.ResultFetched(effect.txn, effect.record))
+
+    def _adopt_estates(self) -> None:
+        """On a data thread."""
+        for peer, held in self._store.adopt():
+            self.post(ev.EstateAdopted(peer, tuple(held)))
+
+
+def _worth_trying_again(error: BaseException) -> bool:
+    return isinstance(error, DialFailed) and error.kind in ("silent", "unreachable")
+
+
+def void(_: object) -> None:
+    """Take a value and give none."""

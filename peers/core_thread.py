@@ -1,0 +1,106 @@
+"""A thread with an event loop that drives one core: events in, effects out, the timer re-armed.
+
+Nothing is decided here. After each step the timer is set to the core's next deadline. The loop
+reads sockets before it fires timers, so after a pause of this process what has arrived is heard
+before any deadline is.
+"""
+
+import asyncio
+import logging
+import selectors
+import threading
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+JOIN_SECONDS = 5.0
+
+
+class CoreThread:
+    """Runs ``step(event)`` for every event posted, on a thread of its own.
+
+    Subclasses give ``_step`` (performs the core's effects) and ``_next_deadline``, and close what
+    they opened in ``_shut``, which runs on the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._selector = selectors.DefaultSelector()
+        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(self._selector)
+        self._timer: asyncio.TimerHandle | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- for other threads -------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def post(self, event: Any) -> None:
+        """Tell the core a fact, from any thread. Nothing happens once the thread has ended."""
+        self.call(self.take, event)
+
+    def call(self, function: Callable[..., None], *args: Any) -> None:
+        """Run a function on the thread, soon. Nothing happens once the thread has ended."""
+        try:
+            self.loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:
+            pass  # the loop is closed: whatever this was about is over
+
+    def stop(self) -> None:
+        """End the thread, from another one."""
+        self.call(self.loop.stop)
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join(JOIN_SECONDS)
+
+    def filenos(self) -> list[int]:
+        """The open descriptors, for a forked child to close."""
+        fileno = getattr(self._selector, "fileno", None)
+        return [] if self.loop.is_closed() or fileno is None else [fileno()]
+
+    # -- on the thread -----------------------------------------------------------------
+
+    def take(self, event: Any) -> None:
+        """Take one step and re-arm the timer."""
+        self._step(event)
+        self._arm()
+
+    def _step(self, event: Any) -> None:
+        raise NotImplementedError
+
+    def _next_deadline(self) -> float | None:
+        raise NotImplementedError
+
+    def _on_deadline(self) -> None:
+        raise NotImplementedError
+
+    async def _shut(self) -> None:
+        raise NotImplementedError
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self._next_deadline()
+        if deadline is not None:
+            self._timer = self.loop.call_at(deadline, self._on_deadline)
+
+    def do_later(self, work: Any) -> None:
+        """Run a coroutine on the loop, kept until it ends."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                gathered = asyncio.gather(*self._tasks, return_exceptions=True)
+                self.loop.run_until_complete(gathered)
+            self.loop.run_until_complete(self._shut())
+            self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self.loop.close()

@@ -1,0 +1,55 @@
+"""A few daemon threads for work that blocks: reading files, datasources, data sockets."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+_JOIN_SECONDS = 5.0  # then work that hangs in user code keeps its (daemon) thread
+
+
+class Crew(Generic[T]):
+    """Threads that take work from a queue: none at first, one more when all are busy.
+
+    ``serve(work)`` must not raise. Daemon threads, so that one that hangs in user code does not
+    keep the process alive.
+    """
+
+    def __init__(self, name: str, serve: Callable[[T], None], threads_max: int) -> None:
+        self._name = name
+        self._serve = serve
+        self._threads_max = threads_max
+        self._threads: list[threading.Thread] = []
+        self._queue: queue.SimpleQueue[tuple[T] | None] = queue.SimpleQueue()
+        self._free = 0  # threads that wait, less work that waits for them
+        self._lock = threading.Lock()
+
+    def give(self, work: T) -> None:
+        """Have one of the threads do this, soon."""
+        with self._lock:
+            if self._free <= 0 and len(self._threads) < self._threads_max:
+                name = f"{self._name}-{len(self._threads)}"
+                thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            else:
+                self._free -= 1
+        self._queue.put((work,))
+
+    def close(self) -> None:
+        """End the threads, each after what it has in hand."""
+        for _ in self._threads:
+            self._queue.put(None)
+        deadline = time.monotonic() + _JOIN_SECONDS
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _work(self) -> None:
+        while (taken := self._queue.get()) is not None:
+            self._serve(taken[0])
+            with self._lock:
+                self._free += 1

@@ -1,0 +1,382 @@
+"""One started peer: its identity, threads, store, data port and workers, and its transactions.
+
+``Peer`` is what users hold; an engine is what runs. A peer has one from its first use until it is
+closed or its process forks; the child starts its own. Here the user's side meets the client
+thread: submissions go in as events, outcomes come out on the callback thread.
+"""
+
+import logging
+import random
+import secrets
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from grid import effects as fx
+from grid import events as ev
+from grid.client_core import ClientCore
+from grid.errors import CannotJoin, GridError, NameConflict, PeerClosed
+from grid.job import Job
+from grid.messages import Address, FetchRecord, PeerRef, RecordMeta, Status
+from peers.addresses import host_id, listen_hosts, local_host_towards
+from peers.bulk import BulkClient, NotHere, Unreachable
+from peers.bulk_server import BulkServer
+from peers.client_thread import ClientThread
+from peers.configuration import Configuration
+from peers.crew import Crew
+from peers.failures import as_error
+from peers.fingerprint import fingerprint
+from peers.inputs import FETCH_SECONDS, Inputs
+from peers.records import Head, OwnedRecord, Records, digest, load_keys, own
+from peers.results import Fetcher, keep
+from peers.security import secure
+from peers.server_thread import ServerThread
+from peers.shipping import freeze
+from peers.store import Store
+from peers.submission import Submission
+from peers.transaction import Transaction
+from peers.worker_pool import WorkerPool
+from peers.worker_tasks import as_call
+
+log = logging.getLogger(__name__)
+
+CLOSE_SECONDS = 5.0
+"""How long the client thread may take to say goodbye."""
+
+DATA_THREADS_MAX = 16
+
+
+class Engine:
+    """Everything of one started peer. ``on_down`` is called when the grid is asked to go down."""
+
+    def __init__(self, configuration: Configuration, on_down: Callable[[], None]) -> None:
+        self.configuration = configuration
+        self.settings = configuration.settings
+        self.role: fx.RoleChanged | None = None
+        self._on_down = on_down
+        self._error: CannotJoin | None = None
+        self._joined = threading.Event()
+        self._closed = threading.Event()
+        self._closing = threading.Lock()
+        self._transactions: dict[str, Transaction] = {}
+        self._submissions: dict[str, Submission] = {}
+        self._askers: list[Future[Status]] = []
+        security = secure(
+            self.settings.grid,
+            password=configuration.password,
+            key_file=configuration.key_file,
+            loopback_only=configuration.loopback_only,
+        )
+        self._security = security
+        # A host may have several grids of one key: the port keeps their folders apart.
+        tag = f"{security.tag}-{self.settings.port}"
+        self.store = Store(configuration.spool, tag, security.peer_id)
+        try:
+            self._assemble(security.automatic and not configuration.hosts)
+        except BaseException:
+            self.store.leave()
+            raise
+
+    def _assemble(self, lenient: bool) -> None:
+        configuration, security = self.configuration, self._security
+        loopback = configuration.loopback_only
+        listening = listen_hosts(loopback_only=loopback)
+        advertise = "127.0.0.1" if loopback else _reachable_as(configuration.hosts)
+        self.records = Records(self.store, configuration.name)
+        self._bulk_server = BulkServer(
+            security, self.settings.grid, configuration.name, self.records, listening
+        )
+        data = Address(advertise, self._bulk_server.address.port)
+        self.me = PeerRef(security.peer_id, configuration.name, host_id(), data)
+        self._bulk_client = BulkClient(security, self.settings.grid, configuration.name)
+        self._crew: Crew[Callable[[], None]] = Crew("grid-data", _call, DATA_THREADS_MAX)
+        self._callbacks: Crew[Callable[[], None]] = Crew("grid-callbacks", self._call_back, 1)
+        core = ClientCore(
+            self.settings,
+            self.me,
+            random.Random(secrets.randbits(64)),
+            own=("127.0.0.1",),
+            strict=not lenient,
+        )
+        self.client = ClientThread(
+            core,
+            security,
+            self.store,
+            Inputs(self.me, self.records, self.store, self._bulk_client),
+            Fetcher(self.me, self.store, self._bulk_client),
+            self,
+            self._crew.give,
+            configuration.candidates,
+        )
+        self.server = ServerThread(
+            self.settings, security, self.me, listening, advertise, self.client.post
+        )
+        self.client.server = self.server
+        self.client.pool = WorkerPool(
+            self.settings.slots,
+            self.store.folder,
+            self.client.on_pool_event,
+            mode=configuration.workers,
+            name=configuration.name,
+        )
+
+    # -- life --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the threads and join or serve. Raises ``CannotJoin``, closed again."""
+        if not self.configuration.hosts:
+            self.store.sweep()
+        self._bulk_server.start()
+        self.server.start()
+        self.client.start()
+        self.client.post(ev.Started(self.configuration.candidates()))
+        self._joined.wait(self.settings.join_timeout + CLOSE_SECONDS)
+        if self._error is not None or not self._joined.is_set():
+            self.close()
+            raise self._error or CannotJoin("the client thread did not answer; see its log")
+
+    def close(self) -> None:
+        """Leave well and end every thread, process, port and folder. May be repeated."""
+        with self._closing:
+            if self._closed.is_set() and not self._transactions and self.role is None:
+                return
+            self.client.post(ev.CloseRequested())
+            self._closed.wait(CLOSE_SECONDS)
+            self.client.stop()
+            self.server.stop()
+            self._bulk_server.close()
+            self._bulk_client.close()
+            self._crew.close()
+            self.store.leave()
+            self._callbacks.close()
+            for transaction in list(self._transactions.values()):
+                transaction._fail(PeerClosed(f"{self.me.name} was closed before the result came"))
+            self._transactions.clear()
+            self.role = None
+
+    def filenos(self) -> list[int]:
+        """Every open descriptor, for a forked child to close."""
+        return [
+            *self.client.filenos(),
+            *self.server.filenos(),
+            *self._bulk_server.filenos(),
+            *self._bulk_client.filenos(),
+            *self.store.filenos(),
+        ]
+
+    # -- submitting --------------------------------------------------------------------
+
+    def submit(self, submission: Submission) -> Transaction:
+        """Freeze the job here and now, in the user's thread, and hand it to the client thread."""
+        job = submission.job
+        keys = job.keys()
+        code = freeze(job.functions, job.ship)
+        head = Head(code.encode(), job.partitions, submission.on_error == "skip")
+        parts = fingerprint(job, keys) if submission.name else {}
+        return self._submit(submission, head, keys, parts, "mapreduce")
+
+    def run_everywhere(self, function: Callable[[], Any]) -> Transaction:
+        """Have every member with slots call ``function()``."""
+        if not callable(function):
+            raise TypeError(f"run_everywhere takes a function without arguments, not {function!r}")
+        functions = as_call(function)
+        head = Head(freeze(functions).encode(), 1, skip=False)
+        submission = Submission(Job([0], mapfn=functions.mapfn))
+        return self._submit(submission, head, [], {}, "everywhere")
+
+    def _submit(
+        self,
+        submission: Submission,
+        head: Head,
+        keys: list[Any],
+        parts: dict[str, str],
+        shape: Any,
+    ) -> Transaction:
+        if self._closed.is_set():
+            raise PeerClosed(f"{self.me.name} is closed; make a new Peer to submit")
+        txn = secrets.token_hex(8)
+        record = digest(head, keys, txn)
+        meta = RecordMeta(
+            record=record,
+            shape=shape,
+            items=len(keys),
+            partitions=head.partitions,
+            finish=submission.job.functions.finishfn is not None,
+            priority=submission.priority,
+            retries=submission.retries,
+            attempts_max=submission.attempts_max,
+            speculate=submission.speculate,
+        )
+        transaction = Transaction(
+            txn, submission.name, lambda everyone: self._cancel(txn, everyone)
+        )
+        transaction._keys = keys
+        self._transactions[txn] = transaction
+        self._submissions[txn] = submission
+        self.records.add(record, own(submission.job, head, keys))
+        submission.records.append(record)
+        self.client.post(
+            ev.SubmitRequested(
+                txn, meta, submission.name, parts, submission.fresh, submission.deadline_seconds
+            )
+        )
+        return transaction
+
+    def _cancel(self, txn: str, everyone: bool) -> None:
+        self.client.post(ev.CancelRequested(txn, everyone))
+
+    def ask_status(self) -> Future[Status]:
+        """Ask the server how the grid is."""
+        asked: Future[Status] = Future()
+        self.client.call(self._askers.append, asked)
+        self.client.post(ev.StatusRequested())
+        return asked
+
+    def ask_down(self) -> None:
+        """Ask the grid to go down."""
+        self.client.post(ev.DownRequested())
+
+    # -- what the client thread tells (``peers.client_thread.Users``) ---------------------
+
+    def show_role(self, effect: fx.RoleChanged) -> None:
+        self.role = effect
+        if effect.server is not None:
+            self._joined.set()
+        log.info(
+            "%s peer=%s term=%d server=%s",
+            effect.role,
+            self.me.name,
+            effect.reign.term,
+            effect.server.name if effect.server else "-",
+        )
+
+    def give_up(self, effect: fx.GiveUp) -> None:
+        self._error = effect.error
+        self._joined.set()
+
+    def deliver(self, effect: fx.Deliver) -> None:
+        """Set the result apart before it may be dropped; the rest is for the callback thread."""
+        transaction, submission = self._take(effect.txn)
+        if transaction is None or submission is None:
+            return
+        try:
+            outputs = tuple(holding.output for holding, _ in effect.holdings)
+            results = keep(self.store, effect.txn, outputs)
+        except (OSError, GridError) as error:
+            log.exception("cannot keep a result peer=%s txn=%s", self.me.name, effect.txn)
+            problem = GridError(f"the result could not be kept on {self.me.name}: {error}")
+            self._callbacks.give(lambda: transaction._fail(problem))
+            return
+        names = None
+        if effect.meta.shape == "everywhere":
+            names = tuple(holder.name for _, holder in effect.holdings)
+        job = submission.job
+
+        def tell() -> None:
+            transaction._resolve(results, names, effect.skipped)
+            if job.resultfn is not None and not transaction.cancelled():
+                job.deliver(transaction, transaction.result())
+
+        self._callbacks.give(tell)
+
+    def reject(self, effect: fx.Reject) -> None:
+        transaction, _ = self._take(effect.txn)
+        if transaction is not None:
+            self._callbacks.give(lambda: transaction._fail(as_error(effect.failure)))
+
+    def reject_name(self, effect: fx.RejectName) -> None:
+        transaction, _ = self._take(effect.txn)
+        if transaction is not None:
+            conflict = NameConflict(
+                f"{effect.message}. Choose another name, or wait until the other job has ended."
+            )
+            self._callbacks.give(lambda: transaction._fail(conflict))
+
+    def _take(self, txn: str) -> tuple[Transaction | None, Submission | None]:
+        """A transaction is over: forget its records."""
+        submission = self._submissions.pop(txn, None)
+        for record in submission.records if submission is not None else ():
+            self.records.forget(record)
+        return self._transactions.pop(txn, None), submission
+
+    def show_progress(self, effect: fx.ShowProgress) -> None:
+        transaction = self._transactions.get(effect.txn)
+        if transaction is not None:
+            transaction._show(effect)
+
+    def show_printed(self, effect: fx.ShowPrinted) -> None:
+        stream = sys.stdout if effect.stream == "stdout" else sys.stderr
+        lines = [f"[{effect.peer}] {line}\n" for line in effect.text.splitlines()]
+
+        def write() -> None:
+            stream.write("".join(lines))
+            stream.flush()
+
+        self._callbacks.give(write)
+
+    def show_status(self, effect: fx.ShowStatus) -> None:
+        askers, self._askers = self._askers, []
+        for asked in askers:
+            asked.set_result(effect.status)
+
+    def adopt_record(self, effect: fx.AdoptRecord) -> None:
+        self._crew.give(lambda: self._adopt_record(effect))
+
+    def _adopt_record(self, effect: fx.AdoptRecord) -> None:
+        """On a data thread: become an owner of a record that another submitted first."""
+        submission = self._submissions.get(effect.txn)
+        transaction = self._transactions.get(effect.txn)
+        if submission is None or transaction is None:
+            return
+        record = effect.meta.record
+        reasons: list[str] = []
+        for owner in effect.owners:
+            try:
+                head, keys = self._fetch_record(owner, record)
+            except (NotHere, Unreachable) as error:
+                reasons.append(str(error))
+                continue
+            transaction._keys = keys
+            self.records.add(record, own(submission.job, head, keys))
+            submission.records.append(record)
+            self.client.post(ev.RecordAdopted(effect.txn, effect.meta))
+            return
+        self.client.post(ev.RecordNotAdopted(effect.txn, "; ".join(reasons)))
+
+    def _fetch_record(self, owner: PeerRef, record: str) -> tuple[Head, list[Any]]:
+        mine: OwnedRecord | None = self.records.get(record)
+        if mine is not None:
+            return mine.head, mine.keys
+        blobs = self._bulk_client.fetch(owner, FetchRecord(record, keys=True), FETCH_SECONDS)
+        return Head.decode(blobs[0]), load_keys(blobs[1])
+
+    def go_down(self) -> None:
+        self._callbacks.give(self._on_down)
+
+    def closed(self) -> None:
+        self._closed.set()
+
+    # -- the callback thread -------------------------------------------------------------
+
+    def _call_back(self, work: Callable[[], None]) -> None:
+        """Run a user's callback: what it raises is told and harms nothing."""
+        try:
+            work()
+        except Exception:
+            log.exception("a callback raised; the result stands peer=%s", self.me.name)
+
+
+def _call(work: Callable[[], None]) -> None:
+    work()
+
+
+def _reachable_as(hosts: tuple[str, ...]) -> str:
+    """This host's address as the first reachable of ``hosts`` would see it."""
+    for host in hosts:
+        try:
+            return local_host_towards(host)
+        except OSError:
+            continue
+    return "127.0.0.1"

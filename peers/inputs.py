@@ -1,0 +1,189 @@
+"""Getting a task's code and inputs at hand, before it takes a slot.
+
+Code comes from an owner once a record, items from an owner for each map task. Segments are read in
+place where their holder shares this host, and fetched where it does not. All of it blocks, so it
+runs on the data threads; what comes of it is a worker's task, or a reason.
+"""
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from grid.messages import (
+    Assign,
+    Failure,
+    FetchItems,
+    FetchRecord,
+    FetchSegments,
+    Output,
+    PeerRef,
+    Source,
+)
+from peers.bulk import BulkClient, NotHere, Unreachable
+from peers.records import Head, Records
+from peers.store import Store
+from peers.worker_channel import CallTask, FinishTask, MapTask, ReduceTask, Task
+
+FETCH_SECONDS = 30.0
+"""How long a holder may take for the next piece: a slow datasource is read meanwhile."""
+
+
+class InputsAbsent(Exception):
+    """A task cannot be prepared. ``missing`` are outputs gone for good, ``failure`` is set when it
+    is the user's fault."""
+
+    def __init__(
+        self, reason: str, missing: tuple[Output, ...] = (), failure: Failure | None = None
+    ) -> None:
+        super().__init__(reason, missing, failure)
+        self.reason = reason
+        self.missing = missing
+        self.failure = failure
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A prepared task: its record's head, what it reads (paths in order, or pickled items), and
+    the fetched files to remove afterwards."""
+
+    head: Head
+    items: bytes
+    paths: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    fetched: tuple[Path, ...]
+
+    def task(self, assign: Assign, output: Output) -> Task:
+        """Return what a worker is told."""
+        match assign.kind:
+            case "map":
+                head = self.head
+                return MapTask(assign.attempt, output, head.partitions, self.items, head.skip)
+            case "reduce":
+                return ReduceTask(assign.attempt, output, self.head.partitions, self.paths)
+            case "finish":
+                return FinishTask(assign.attempt, output, self.paths)
+            case "call":
+                return CallTask(assign.attempt, output)
+
+
+class Inputs:
+    """Prepares tasks. Every method may block and be called from several threads."""
+
+    def __init__(self, me: PeerRef, records: Records, store: Store, bulk: BulkClient) -> None:
+        self._me = me
+        self._records = records
+        self._store = store
+        self._bulk = bulk
+        self._heads: dict[str, Head] = {}
+        self._lock = threading.Lock()
+
+    def prepare(self, assign: Assign) -> Ready:
+        """Get everything a task needs. Raises ``InputsAbsent``."""
+        head = self._head(assign)
+        if assign.kind == "map":
+            indices = range(assign.start, assign.stop)
+            items = self.items(assign, tuple(indices), resolve=False)
+            return Ready(head, items, (), (), ())
+        found, fetched = self._segments(assign)
+        ordered = sorted(found, key=lambda pair: pair[0].start)
+        return Ready(
+            head,
+            b"",
+            tuple(str(path) for _, path in ordered),
+            tuple(output for output, _ in ordered),
+            tuple(fetched),
+        )
+
+    def forget(self, record: str) -> None:
+        """The record has ended."""
+        self._heads.pop(record, None)
+
+    # -- from owners -------------------------------------------------------------------
+
+    def _head(self, assign: Assign) -> Head:
+        head = self._heads.get(assign.record)
+        if head is None:
+            with self._lock:  # one thread asks, the others wait for its answer
+                head = self._heads.get(assign.record)
+                if head is None:
+                    blob = self._from_owner(assign, FetchRecord(assign.record, keys=False))
+                    head = self._heads[assign.record] = Head.decode(blob)
+        return head
+
+    def items(self, assign: Assign, indices: tuple[int, ...], *, resolve: bool) -> bytes:
+        """Return pickled items of a map task, see ``Records.items``."""
+        whole = len(indices) == assign.stop - assign.start and not resolve
+        request = FetchItems(
+            record=assign.record,
+            indices=() if whole else indices,
+            start=assign.start if whole else 0,
+            stop=assign.stop if whole else 0,
+            resolve=resolve,
+        )
+        return self._from_owner(assign, request)
+
+    def _from_owner(self, assign: Assign, request: FetchRecord | FetchItems) -> bytes:
+        """Ask the owners in turn, this peer first if it is one."""
+        owners = sorted(assign.owners, key=lambda ref: ref.peer != self._me.peer)
+        reasons: list[str] = []
+        for owner in owners:
+            try:
+                return self._ask(owner, request)
+            except NotHere as absent:
+                if absent.failure is not None:
+                    raise InputsAbsent(absent.reason, failure=absent.failure) from absent
+                reasons.append(absent.reason)
+            except Unreachable as error:
+                reasons.append(str(error))
+        raise InputsAbsent("; ".join(reasons) or "no owner is there to give items")
+
+    def _ask(self, owner: PeerRef, request: FetchRecord | FetchItems) -> bytes:
+        if owner.peer != self._me.peer:
+            return self._bulk.fetch(owner, request, FETCH_SECONDS)[0]
+        if isinstance(request, FetchRecord):
+            return bytes(self._records.record(request.record, request.keys)[0])
+        indices = request.indices or range(request.start, request.stop)
+        return bytes(self._records.items(request.record, indices, request.resolve)[0])
+
+    # -- from holders ------------------------------------------------------------------
+
+    def _segments(self, assign: Assign) -> tuple[list[tuple[Output, Path]], list[Path]]:
+        """Find or fetch all inputs; return where they are, and which files were fetched."""
+        found: list[tuple[Output, Path]] = []
+        fetched: list[Path] = []
+        for source in assign.sources:
+            away: list[Output] = []
+            for output in source.outputs:
+                path = self._here(source.holder, output)
+                if path is None:
+                    away.append(output)
+                else:
+                    found.append((output, path))
+            if away:
+                for output, path in self._fetch(assign, source, tuple(away)):
+                    found.append((output, path))
+                    fetched.append(path)
+        return found, fetched
+
+    def _here(self, holder: PeerRef, output: Output) -> Path | None:
+        """Where a segment is on this host, if its holder is or was of this host."""
+        if holder.host == self._me.host:
+            return self._store.path_in(holder.peer, output)
+        return self._store.path_of(output)
+
+    def _fetch(
+        self, assign: Assign, source: Source, outputs: tuple[Output, ...]
+    ) -> list[tuple[Output, Path]]:
+        first, stop = (assign.start, assign.stop) if assign.kind == "reduce" else (0, 1 << 30)
+        if source.holder.peer == self._me.peer:
+            raise InputsAbsent("segments are gone from this peer's own spool", outputs)
+        try:
+            blobs = self._bulk.fetch(
+                source.holder, FetchSegments(outputs, first, stop), FETCH_SECONDS
+            )
+        except NotHere as absent:
+            raise InputsAbsent(absent.reason, absent.missing) from absent
+        except Unreachable as error:
+            raise InputsAbsent(str(error)) from error
+        pairs = zip(outputs, blobs, strict=True)
+        return [(output, self._store.save(output, blob)) for output, blob in pairs]

@@ -1,0 +1,191 @@
+"""``Peer``: what a user holds of a grid.
+
+Every peer is the same: it joins whoever holds the well-known port or serves itself, runs tasks,
+and submits jobs. There is nothing else to start.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from grid.errors import PeerClosed
+from grid.job import Job
+from grid.messages import MemberStatus, TransactionStatus
+from peers import forking, submission
+from peers.configuration import configure
+from peers.engine import Engine
+from peers.transaction import Transaction
+
+STATUS_SECONDS = 10.0
+"""Longer than a failover takes: the question waits for the next server."""
+
+
+@dataclass(frozen=True)
+class PeerStatus:
+    """The grid as its server sees it. ``serving`` says whether that is this peer."""
+
+    name: str
+    server: str
+    address: str
+    term: int
+    serving: bool
+    members: tuple[MemberStatus, ...]
+    transactions: tuple[TransactionStatus, ...]
+    alone: bool
+    """Serving with no other member although ``hosts`` names others."""
+
+
+class Peer:
+    """A member of a masterless grid.
+
+    ``Peer()`` alone is a grid of this host: all peers of this user find each other on port 11235.
+    ``Peer(hosts="node1,node2")`` is one of several hosts; give every node the same arguments.
+    Returns when joined or serving; raises ``CannotJoin`` (``WrongKey``, ``Refused``) within
+    ``join_timeout`` seconds, ``BadKey`` or ``Misuse``.
+
+    Keyword arguments (each also as a ``GRID_*`` variable where it says so): ``hosts``, ``port``,
+    ``port_span``, ``grid`` (its name), ``slots`` (tasks at once, default: the cores; 0 only
+    submits), ``name``, ``workers`` (``"process"`` or ``"thread"``), ``spool``, ``key_file``,
+    ``join_timeout``, ``heartbeat_seconds``, ``silence_seconds`` (variables too); ``password``
+    (``GRID_PASSWORD``); ``serves=False`` for a visitor; and the other fields of
+    ``grid.settings.Settings``. ``start=False`` waits with everything until the first use.
+
+    Use it as a context manager, or ``close()`` it. In a forked child it starts anew at first use.
+    """
+
+    def __init__(self, hosts: Any = None, *, start: bool = True, **settings: Any) -> None:
+        self._configuration = configure({"hosts": hosts, **settings})
+        self._engine: Engine | None = None
+        self._starting = threading.Lock()
+        self._closed = False
+        self._buried: list[Engine] = []
+        self._went_down = threading.Event()
+        forking.watch(self)
+        if start:
+            self._started()
+
+    def __repr__(self) -> str:
+        return f"<Peer {self.name} port={self._configuration.settings.port}>"
+
+    def __enter__(self) -> Self:
+        self._started()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- jobs --------------------------------------------------------------------------
+
+    def submit(self, job: Job, **options: Any) -> Transaction:
+        """Submit a job; return its ``Transaction`` at once.
+
+        Options: ``name`` (the same name and job from several peers is one transaction with several
+        owners), ``fresh`` (do not take a finished result of that name), ``priority`` (higher goes
+        first), ``retries`` (of an item whose function raises), ``attempts_max`` (worker deaths on
+        one task), ``deadline_seconds``, ``on_error`` (``"raise"`` or ``"skip"``), ``speculate``
+        (run stragglers twice). Raises ``Misuse``, ``BadJob``, ``NotPicklable`` or ``TypeError``
+        before anything has happened, and whatever listing the datasource's keys raises.
+        """
+        return self._started().submit(submission.check(job, options))
+
+    def run_everywhere(
+        self, function: Callable[[], Any], *, timeout: float | None = None
+    ) -> dict[str, Any]:
+        """Call ``function()`` once on every current member with slots.
+
+        Return its values by the members' names. Raises ``TimeoutError`` after ``timeout`` seconds,
+        ``TaskError`` if it raised somewhere.
+        """
+        transaction = self._started().run_everywhere(function)
+        try:
+            return transaction.result(timeout)
+        except FutureTimeout:
+            transaction.cancel()
+            raise
+
+    # -- the grid ----------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """What people read: the host and process, unless it was given."""
+        return self._configuration.name
+
+    @property
+    def id(self) -> str:
+        """The fingerprint of this peer's certificate."""
+        return self._started().me.peer
+
+    @property
+    def serving(self) -> bool:
+        """Whether this peer is the server now."""
+        role = self._started().role
+        return role is not None and role.role == "serving"
+
+    def status(self, timeout: float = STATUS_SECONDS) -> PeerStatus:
+        """Ask the server how the grid is. Raises ``TimeoutError`` when none answers in time."""
+        engine = self._started()
+        try:
+            status = engine.ask_status().result(timeout)
+        except FutureTimeout:
+            raise TimeoutError(f"no server answered {self.name} within {timeout:g} s") from None
+        role = engine.role
+        serving = status.server.peer == engine.me.peer
+        others = [member for member in status.members if not member.serving]
+        return PeerStatus(
+            name=self.name,
+            server=status.server.name,
+            address=str(role.address) if role is not None and role.address else "",
+            term=status.reign.term,
+            serving=serving,
+            members=status.members,
+            transactions=status.transactions,
+            alone=serving and not others and not self._configuration.loopback_only,
+        )
+
+    def shut_grid_down(self) -> None:
+        """Ask every peer that waits in ``wait_until_down`` (as ``grid up`` does) to leave."""
+        self._started().ask_down()
+
+    def wait_until_down(self, timeout: float | None = None) -> bool:
+        """Wait until the grid is asked to go down; tell whether it was."""
+        return self._went_down.wait(timeout)
+
+    # -- life --------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Leave well: withdraw what is open here, hand tasks back, leave outputs to others. May be
+        repeated; the peer cannot be used afterwards."""
+        self._closed = True
+        with self._starting:
+            engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
+
+    def _started(self) -> Engine:
+        """Return the running engine, started now if this is the first use."""
+        with self._starting:
+            if self._closed:
+                raise PeerClosed(f"{self!r} is closed; make a new Peer")
+            if self._engine is None:
+                engine = Engine(self._configuration, self._went_down.set)
+                engine.start()
+                self._engine = engine
+            return self._engine
+
+    def after_fork(self) -> list[int]:
+        """See ``peers.forking``."""
+        self._starting = threading.Lock()
+        self._went_down = threading.Event()
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return []
+        self._buried.append(engine)
+        return engine.filenos()

@@ -1,0 +1,178 @@
+"""The records that this peer owns: what others may ask of them.
+
+A record is frozen when it is submitted: its code, its key list, its options. The server is told
+counts; keys, values and code are given to the peers that run its tasks, on threads that may block.
+Values are read from the datasource when a task needs them, one thread at a time for each record,
+since a user's ``__getitem__`` need not expect more.
+"""
+
+import hashlib
+import pickle
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import cloudpickle
+from msgspec import Struct, msgpack
+
+from grid.errors import NotPicklable
+from grid.job import Job
+from grid.messages import Failure, Output
+from grid.pickling import show
+from peers.bulk import Blob, NotHere
+from peers.segment import SegmentCorrupt, SegmentMissing, slice_segment
+from peers.shipping import Code, pickle_value
+from peers.store import Store
+
+
+class Head(Struct, frozen=True, array_like=True):
+    """What a peer must know to run a record's tasks: its encoded ``Code``, into how many
+    partitions keys are divided, whether failing items are skipped."""
+
+    code: bytes
+    partitions: int
+    skip: bool
+
+    def encode(self) -> bytes:
+        return msgpack.encode(self)
+
+    @staticmethod
+    def decode(data: bytes) -> "Head":
+        return msgpack.decode(data, type=Head)
+
+
+@dataclass
+class OwnedRecord:
+    """One record, frozen. ``keys`` in datasource order; ``value`` reads the datasource."""
+
+    head: Head
+    keys: list[Any]
+    value: Callable[[Any], Any]
+    reference: Callable[[Any], Any] | None
+    shipped: tuple[str, ...]
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+def own(job: Job, head: Head, keys: list[Any]) -> OwnedRecord:
+    """Freeze a job's record around its datasource."""
+    shipped = Code.decode(head.code).shipped
+    return OwnedRecord(head, keys, job.value, getattr(job.datasource, "reference", None), shipped)
+
+
+def digest(head: Head, keys: list[Any], nonce: str) -> str:
+    """Name a record. The nonce keeps two submissions of the same job apart: the values of its
+    datasource may have changed in between."""
+    summary = hashlib.sha256(head.encode())
+    summary.update(f"{len(keys)} {nonce}".encode())
+    return summary.hexdigest()[:32]
+
+
+class Records:
+    """All records this peer owns, and the segments it holds: what its data port gives."""
+
+    def __init__(self, store: Store, peer_name: str) -> None:
+        self._store = store
+        self._peer_name = peer_name
+        self._records: dict[str, OwnedRecord] = {}
+
+    def add(self, record: str, owned: OwnedRecord) -> None:
+        self._records[record] = owned
+
+    def get(self, record: str) -> OwnedRecord | None:
+        return self._records.get(record)
+
+    def forget(self, record: str) -> None:
+        self._records.pop(record, None)
+
+    def _owned(self, record: str) -> OwnedRecord:
+        owned = self._records.get(record)
+        if owned is None:
+            raise NotHere(f"{self._peer_name} does not own record {record[:8]}")
+        return owned
+
+    # -- what the data port gives (``peers.bulk_server.Provider``) -----------------------
+
+    def record(self, record: str, keys: bool) -> Sequence[Blob]:
+        """The head of a record; with ``keys`` also its pickled key list."""
+        owned = self._owned(record)
+        head = owned.head.encode()
+        return [head, cloudpickle.dumps(owned.keys)] if keys else [head]
+
+    def items(self, record: str, indices: Sequence[int], resolve: bool) -> Sequence[Blob]:
+        """One blob: the pickled list of ``(key, value or Reference)``; with ``resolve`` the
+        pickled list of the values themselves."""
+        owned = self._owned(record)
+        if any(index >= len(owned.keys) for index in indices):
+            raise NotHere(f"record {record[:8]} has only {len(owned.keys)} items")
+        keys = [owned.keys[index] for index in indices]
+        with owned.lock:
+            values = [self._value(owned, key, resolve) for key in keys]
+        things = values if resolve else list(zip(keys, values, strict=True))
+        return [self._pickled(owned, keys, things)]
+
+    def _value(self, owned: OwnedRecord, key: Any, resolve: bool) -> Any:
+        try:
+            if owned.reference is not None and not resolve:
+                return owned.reference(key)
+            return owned.value(key)
+        except Exception as error:
+            raise NotHere("the datasource raised", failure=self._failure(key, error)) from error
+
+    def _failure(self, key: Any, error: Exception) -> Failure:
+        try:
+            pickled = cloudpickle.dumps(error)
+        except Exception:
+            pickled = b""  # then its text must do
+        return Failure(
+            kind="raised",
+            message=f"the datasource raised for key {show(key)}: {type(error).__name__}: {error}",
+            function="datasource",
+            key=show(key),
+            peer=self._peer_name,
+            traceback="".join(traceback.format_exception(error)),
+            exception=pickled,
+        )
+
+    @staticmethod
+    def _pickled(owned: OwnedRecord, keys: list[Any], things: list[Any]) -> bytes:
+        """Pickle all at once, which is fast; if that fails, find out which one it was."""
+        try:
+            return pickle_value(things, "the values of keys", keys, owned.shipped)
+        except NotPicklable as all_of_them:
+            for key, thing in zip(keys, things, strict=True):
+                try:
+                    pickle_value(thing, "the value of key", key, owned.shipped)
+                except NotPicklable as error:
+                    raise NotHere(str(error), failure=_unpicklable(str(error), key)) from error
+            raise NotHere(str(all_of_them), failure=_unpicklable(str(all_of_them), "")) from None
+
+    def segments(self, outputs: tuple[Output, ...], first: int, stop: int) -> Sequence[Blob]:
+        """For each of these outputs, partitions ``first..stop`` as a segment of their own."""
+        blobs: list[Blob] = []
+        missing: list[Output] = []
+        for output in outputs:
+            path = self._store.path_of(output)
+            try:
+                if path is None:
+                    raise SegmentMissing(f"{output} is not here")
+                blobs.append(slice_segment(path, first, stop))
+            except (SegmentMissing, SegmentCorrupt):
+                missing.append(output)
+        if missing:
+            raise NotHere(
+                f"{self._peer_name} does not have {len(missing)} of the segments", tuple(missing)
+            )
+        return blobs
+
+
+def _unpicklable(message: str, key: Any) -> Failure:
+    return Failure("unpicklable", message, function="datasource", key=show(key))
+
+
+def load_keys(blob: bytes) -> list[Any]:
+    """Read a key list that another owner gave: this process is its owner too now."""
+    keys = pickle.loads(blob)
+    assert isinstance(keys, list)
+    return keys

@@ -1,0 +1,105 @@
+"""Results at their owner: fetched as bytes, opened when the user wants them.
+
+``fetch`` brings the final segments into this peer's own store. ``keep`` then sets them apart from
+what the grid may drop, under names of the transaction's own; ``Results`` opens them, one chunk at
+a time, and removes them when they are read or no longer wanted.
+"""
+
+import os
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from grid.errors import GridError
+from grid.messages import FetchSegments, Holding, Output, PeerRef
+from peers.bulk import BulkClient, NotHere, Unreachable
+from peers.chunks import decode_pairs
+from peers.inputs import FETCH_SECONDS, InputsAbsent
+from peers.segment import SegmentCorrupt, SegmentMissing, read_partitions
+from peers.store import Store
+
+ALL_PARTITIONS = 1 << 30
+
+
+class Fetcher:
+    """Brings final segments into the own store. May block; called on the data threads."""
+
+    def __init__(self, me: PeerRef, store: Store, bulk: BulkClient) -> None:
+        self._me = me
+        self._store = store
+        self._bulk = bulk
+
+    def fetch(self, holdings: tuple[tuple[Holding, PeerRef], ...]) -> None:
+        """Get all of them. Raises ``InputsAbsent`` naming all that are gone."""
+        missing: list[Output] = []
+        reasons: list[str] = []
+        for holding, holder in holdings:
+            try:
+                self._get(holding.output, holder)
+            except (NotHere, SegmentMissing, SegmentCorrupt, Unreachable) as error:
+                missing.append(holding.output)
+                reasons.append(str(error))
+        if missing:
+            raise InputsAbsent("; ".join(reasons[:3]), tuple(missing))
+
+    def _get(self, output: Output, holder: PeerRef) -> None:
+        if self._store.path_of(output) is not None:
+            return
+        if holder.host == self._me.host:
+            path = self._store.path_in(holder.peer, output)
+            if path is None:
+                raise SegmentMissing(f"{output} is not on this host any more")
+            self._store.link(output, path)
+            return
+        blobs = self._bulk.fetch(holder, FetchSegments((output,), 0, ALL_PARTITIONS), FETCH_SECONDS)
+        self._store.save(output, blobs[0])
+
+
+def keep(store: Store, txn: str, outputs: tuple[Output, ...]) -> "Results":
+    """Set the segments of a result apart, so that they outlive their being dropped."""
+    paths: list[Path] = []
+    for number, output in enumerate(outputs):
+        source = store.path_of(output)
+        if source is None:
+            raise GridError(f"the result of {txn} is gone from {store.folder}")
+        path = store.folder / f"result-{txn}-{number}"
+        os.link(source, path)
+        paths.append(path)
+    return Results(tuple(paths))
+
+
+def _remove(paths: tuple[Path, ...], process: int) -> None:
+    if os.getpid() != process:
+        return  # a forked child has a copy of the object, not of the files
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+class Results:
+    """The bytes of one result, in order; removed when this object is no longer used."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self._paths = paths
+        self._finalizer = weakref.finalize(self, _remove, paths, os.getpid())
+
+    def pairs(self) -> Iterator[tuple[Any, Any]]:
+        """Stream the results, one chunk in memory at a time."""
+        for path in self._paths:
+            yield from _pairs_in(path)
+
+    def segments(self) -> Iterator[list[tuple[Any, Any]]]:
+        """Stream the results of each segment apart."""
+        for path in self._paths:
+            yield list(_pairs_in(path))
+
+    def close(self) -> None:
+        """Remove the files."""
+        self._finalizer()
+
+
+def _pairs_in(path: Path) -> Iterator[tuple[Any, Any]]:
+    for _, chunks in read_partitions(path, 0, ALL_PARTITIONS):
+        for chunk in chunks:
+            decoded = decode_pairs(chunk)
+            yield from zip(decoded.keys, decoded.values, strict=True)
