@@ -53,6 +53,7 @@ def wrapper(*args: Any, **kwargs: Any) -> Any:
     "function",
     [
         lambda key, values: 0,
+        lambda key=None, values=(): 0,
         scaled,
         anything,
         anything_at_all,

@@ -231,6 +231,7 @@ def test_check_passes_what_is_right(job: Job) -> None:
         ([1], lambda k, vs: len(vs)),
         ([1, 2], lambda k, vs: sum(vs) + 1),
         ([1, 2], lambda k, vs: vs),
+        ([1, 2, 4], lambda k, vs: sum(vs) if len(vs) > 1 else min(*vs, 6)),
         ([1, 2, 3], lambda k, vs: vs[0] - sum(vs[1:])),
     ],
 )
