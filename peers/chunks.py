@@ -23,6 +23,8 @@ from grid.errors import NotPicklable
 from grid.mapreduce import Chunk
 from grid.pickling import PROTOCOL, show
 
+_LISTS = frozenset({list})
+
 
 class Pairs(NamedTuple):
     """A run of results: ``keys[i]`` belongs to ``values[i]``."""
@@ -33,15 +35,13 @@ class Pairs(NamedTuple):
 
 def encode_groups(groups: Chunk) -> bytes:
     """Return what a grouper drained for one partition. Raises ``NotPicklable`` naming the key."""
-    values = list(chain.from_iterable(groups.values()))
-    counts = None
-    if len(values) != len(groups) or not _all_single_lists(groups):
-        counts = [len(held) if type(held) is list else -len(held) for held in groups.values()]
-    return _dumps((list(groups), counts, values))
-
-
-def _all_single_lists(groups: Chunk) -> bool:
-    return all(type(held) is list and len(held) == 1 for held in groups.values())
+    held = groups.values()
+    values = list(chain.from_iterable(held))
+    counts = list(map(len, held))
+    if not _LISTS.issuperset(map(type, held)):
+        counts = [len(group) if type(group) is list else -len(group) for group in held]
+    one_each = counts.count(1) == len(counts)
+    return _dumps((list(groups), None if one_each else counts, values))
 
 
 def decode_groups(chunk: bytes) -> Chunk:

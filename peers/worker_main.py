@@ -54,6 +54,9 @@ GC_THRESHOLDS = (200_000, 10, 10)
 """The cyclic collector looks a few times a second at most. It is not off: a user function that
 leaves cycles behind must not eat the machine."""
 
+END_SECONDS = 3
+"""What the last workers get to be gone; the kernel takes milliseconds where it can at all."""
+
 _to_helper: msgspec.msgpack.Decoder[ToHelper] = msgspec.msgpack.Decoder(ToHelper)
 
 
@@ -198,8 +201,10 @@ class Helper:
             self._end()
 
     def _end(self) -> None:
+        """Take the workers along and end. The peer waits for us, so that they are gone by then."""
         for pid in self._pids.values():
             _kill_group(pid)
+        signal.alarm(END_SECONDS)  # one that cannot be reaped must not keep us: this ends us too
         for pid in self._pids.values():
             try:
                 os.waitpid(pid, 0)

@@ -324,6 +324,8 @@ class WorkerPool:
     def _tell_died(
         self, order: _Order, item: int | None, how: str, pid: int | None, report: str = ""
     ) -> None:
+        if self._closed:
+            return
         failure = died(how, pid, _doing(order.task, item), report, self._name)
         self._on_event(Died(order.attempt, failure, item))
 

@@ -198,9 +198,8 @@ class _Memory:
 
 def _reduce(task: ReduceTask, bench: Bench) -> Sealed:
     output = task.output
-    _check(task.inputs)
+    fitting = bench.limits.sealed_bytes_max
     with _writer(task, task.partitions, bench) as writer:
-        fitting = bench.limits.sealed_bytes_max
         for first, stop in _stretches(task.inputs, output.start, output.stop, fitting):
             chunks = _gather(task.inputs, first, stop)
             for partition in sorted(chunks):
@@ -211,7 +210,7 @@ def _reduce(task: ReduceTask, bench: Bench) -> Sealed:
 
 
 def _finish(task: FinishTask, bench: Bench) -> Sealed:
-    _check(task.inputs)
+    _bytes_in(task.inputs, 0, 1)  # tells of all lost inputs at once, before the work
     with _writer(task, 1, bench) as writer:
         _write(writer, 0, finish(bench.functions, _results(task.inputs)))
         return writer.seal()
@@ -254,18 +253,6 @@ def _results(inputs: tuple[str, ...]) -> Iterator[Pair]:
                 yield from zip(keys, values, strict=True)
 
 
-def _check(inputs: tuple[str, ...]) -> None:
-    """Raise ``InputsLost`` naming every input which cannot be opened."""
-    lost: dict[int, str] = {}
-    for position, path in enumerate(inputs):
-        try:
-            Segment(path).close()
-        except (SegmentMissing, SegmentCorrupt) as error:
-            lost[position] = str(error)
-    if lost:
-        raise InputsLost(tuple(lost), next(iter(lost.values())))
-
-
 def _whole(path: str, position: int) -> list[tuple[int, list[bytes]]]:
     try:
         with Segment(path) as segment:
@@ -278,7 +265,7 @@ def _stretches(
     inputs: tuple[str, ...], first: int, stop: int, fitting: int
 ) -> Iterator[tuple[int, int]]:
     """Halve ``first..stop`` until the bytes of each stretch fit, or it is one partition."""
-    if stop - first > 1 and _bytes_in(inputs, first, stop) > fitting:
+    if _bytes_in(inputs, first, stop) > fitting and stop - first > 1:
         middle = (first + stop) // 2
         yield from _stretches(inputs, first, middle, fitting)
         yield from _stretches(inputs, middle, stop, fitting)
@@ -287,13 +274,17 @@ def _stretches(
 
 
 def _bytes_in(inputs: tuple[str, ...], first: int, stop: int) -> int:
+    """Return how much there is to read. Raises ``InputsLost`` with all that cannot be opened."""
     total = 0
+    lost: dict[int, str] = {}
     for position, path in enumerate(inputs):
         try:
             with Segment(path) as segment:
                 total += segment.bytes_in(first, stop)
         except (SegmentMissing, SegmentCorrupt) as error:
-            raise InputsLost((position,), str(error)) from error
+            lost[position] = str(error)
+    if lost:
+        raise InputsLost(tuple(lost), next(iter(lost.values())))
     return total
 
 

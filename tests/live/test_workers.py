@@ -22,6 +22,7 @@ from grid.functions import Functions
 from grid.job import Job
 from grid.mapreduce import assemble
 from grid.messages import Kind, Output
+from peers import worker_link
 from peers.chunks import decode_pairs
 from peers.files import Files
 from peers.process_control import out_of_memory_kills
@@ -380,6 +381,20 @@ def code_like(how: Callable[[], Any] | None) -> Callable[[], Any]:
     return how or (lambda: None)
 
 
+def test_last_words_are_told_before_the_death(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_link, "_RECEIVE_BYTES", 64)  # so that the exit is heard earlier
+
+    def talkative(key: int, value: int) -> None:
+        for number in range(500):
+            print("line", number)
+        os._exit(1)
+
+    event = rig.map(talkative, 1)
+    assert isinstance(event, Died)
+    assert rig.printed().endswith("line 499\n")
+    assert rig.events[-1] is event
+
+
 def test_out_of_memory_is_told() -> None:
     assert describe_exit(-9, out_of_memory=True).endswith("because the machine ran out of memory")
     assert describe_exit(-9, out_of_memory=False) == "was killed by SIGKILL"
@@ -642,7 +657,7 @@ def spin(key: int, value: int) -> None:
 
 
 def note_and_spin(key: int, note: str) -> None:
-    Path(note).touch()
+    Path(note).mkdir()  # opens nothing that an interrupted thread could leave open
     while True:
         pass
 
