@@ -48,8 +48,12 @@ class Dispatcher:
 
     def _attempt(self) -> str:
         self._count += 1
+        return f"{self._prefix()}{self._count}"
+
+    def _prefix(self) -> str:
+        """What the names of this reign's attempts begin with."""
         reign = self._state.reign
-        return f"{reign.term}.{reign.id[:8]}.{self._count}"
+        return f"{reign.term}.{reign.id[:8]}."
 
     def _give_one(self, choice: Choice, now: float) -> None:
         txn, tile, member = choice.txn, choice.tile, choice.member
@@ -139,6 +143,7 @@ class Dispatcher:
         if txn is None:
             return None
         txn.calls_given.pop(message.attempt, None)
+        txn.ran += message.attempt.startswith(self._prefix())
         news = self._state.credit(txn, message.holding, member.ref.peer)
         if news and message.sizes:
             txn.note_sizes(member.ref.peer, message.sizes)

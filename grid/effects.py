@@ -160,7 +160,7 @@ class RejectName:
 @dataclass(frozen=True, slots=True)
 class ShowProgress:
     """How far a transaction is, for its user. Counts of items and of partitions; ``again`` counts
-    finished tasks that were executed again."""
+    finished tasks that were executed again, ``ran`` finished tasks that this term's server gave."""
 
     txn: str
     term: int
@@ -170,6 +170,7 @@ class ShowProgress:
     reduces_total: int
     finishing: bool
     again: int
+    ran: int
     peers: tuple[str, ...]
 
 

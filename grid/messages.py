@@ -366,7 +366,8 @@ class Adopt(Struct, frozen=True, tag=True):
 
 
 class Progress(Struct, frozen=True, tag=True):
-    """News for the ledger, then the sums. Always sent before the orders it tells of."""
+    """News for the ledger, then the sums. Always sent before the orders it tells of. ``ran``
+    counts tasks that this server has given and that are finished."""
 
     record: str
     entries: tuple[LedgerEntry, ...]
@@ -376,6 +377,7 @@ class Progress(Struct, frozen=True, tag=True):
     reduces_done: int
     reduces_total: int
     finishing: bool
+    ran: int
 
 
 class Finished(Struct, frozen=True, tag=True):

@@ -224,6 +224,7 @@ class Ownership:
             reduces_total=message.reduces_total,
             finishing=message.finishing,
             again=owned.ledger.again,
+            ran=message.ran,
             peers=owned.ledger.peers(),
         )
 

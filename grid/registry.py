@@ -69,6 +69,7 @@ class Transaction:
     entries: list[LedgerEntry] = field(default_factory=list)
     freed: list[LedgerEntry] = field(default_factory=list)
     dirty: bool = False
+    ran: int = 0
     skipped: tuple[int, ...] = ()
     reduce_size: int = 0
     ownerless_until: float | None = None

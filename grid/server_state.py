@@ -89,6 +89,7 @@ class ServerState:
             reduces_done=reduces.done_count if reduces else 0,
             reduces_total=reduces.n if reduces else 0,
             finishing=txn.phase() == "finish",
+            ran=txn.ran,
         )
 
     # -- what several parts do ---------------------------------------------------------

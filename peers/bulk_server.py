@@ -14,12 +14,10 @@ Does not know what records and segments are, and keeps nothing.
 
 import asyncio
 import logging
-import queue
 import ssl
 import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, assert_never
 
 from grid.errors import ProtocolError
@@ -37,12 +35,12 @@ from grid.messages import (
     Welcome,
 )
 from peers.bulk import Blob, NotHere, Request, pieces, wake
+from peers.crew import Crew
 from peers.doorman import Doorman, bind
 from peers.link import Connection, open_filenos
 from peers.security import Security
 
 _READ_BYTES = 16 * 2**10
-_JOIN_SECONDS = 5.0  # then a provider that hangs in user code keeps its (daemon) thread
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +94,7 @@ class BulkServer:
             name="data-door",
             host_silence_seconds=0,  # a slow reader of bulk data is not a dead host
         )
-        self._crew = _Crew(self._serve, threads_max)
+        self._crew: Crew[Connection] = Crew("data", self._serve, threads_max)
         self._parked: dict[Connection, asyncio.TimerHandle] = {}
         self._busy: dict[Connection, None] = {}
         self._closing = False
@@ -221,41 +219,3 @@ class BulkServer:
                 return self._provider.segments(request.outputs, request.first, request.stop)
             case _:
                 assert_never(request)
-
-
-class _Crew:
-    """Daemon threads that take connections from a queue: none at first, one more when all work."""
-
-    def __init__(self, serve: Callable[[Connection], None], threads_max: int) -> None:
-        self._serve = serve
-        self._threads_max = threads_max
-        self._threads: list[threading.Thread] = []
-        self._queue: queue.SimpleQueue[Connection | None] = queue.SimpleQueue()
-        self._free = 0  # threads that wait, less connections that wait for them
-        self._lock = threading.Lock()
-
-    def give(self, connection: Connection) -> None:
-        """Have one of the threads serve this connection, soon."""
-        with self._lock:
-            if self._free <= 0 and len(self._threads) < self._threads_max:
-                name = f"data-{len(self._threads)}"
-                thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
-            else:
-                self._free -= 1
-        self._queue.put(connection)
-
-    def close(self) -> None:
-        """End the threads, each after what it has in hand."""
-        for _ in self._threads:
-            self._queue.put(None)
-        deadline = time.monotonic() + _JOIN_SECONDS
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-
-    def _work(self) -> None:
-        while (connection := self._queue.get()) is not None:
-            self._serve(connection)
-            with self._lock:
-                self._free += 1

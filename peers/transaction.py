@@ -22,7 +22,8 @@ from peers.results import Results
 @dataclass(frozen=True)
 class Progress:
     """How far a transaction is. Maps count items, reduces count partitions; ``executed_again``
-    counts finished tasks that were executed once more; ``peers`` are the ids of those at work."""
+    counts finished tasks that were executed once more, ``tasks_this_term`` finished tasks that the
+    present server has given; ``peers`` are the ids of those at work."""
 
     maps_done: int = 0
     maps_total: int = 0
@@ -31,6 +32,7 @@ class Progress:
     finishing: bool = False
     term: int = 0
     executed_again: int = 0
+    tasks_this_term: int = 0
     peers: tuple[str, ...] = ()
 
 
@@ -166,6 +168,7 @@ class Transaction(Future[dict[Any, Any]]):
             finishing=shown.finishing,
             term=shown.term,
             executed_again=shown.again,
+            tasks_this_term=shown.ran,
             peers=shown.peers,
         )
 
