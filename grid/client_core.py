@@ -107,6 +107,9 @@ from grid.settings import Settings
 ADOPT_AFTER_SECONDS = (0.0, 0.02, 0.1, 0.5, 1.0, 2.0)
 """When to look for a dead neighbour's estate: its connection may close before its lock is free."""
 
+ADOPTED_TOLD_MAX = 100
+"""Of how many dead neighbours a join tells: more than die between two servers."""
+
 RETAINED = "retained:"
 """Prefix of the fetches that no transaction of ours asked for, but the server."""
 
@@ -138,6 +141,7 @@ class ClientCore:
         self._questions: list[FromClient] = []
         self._server: PeerRef | None = None
         self._adopt_at: list[float] = []
+        self._adopted: dict[str, None] = {}
         self._beat_at = 0.0
         self._claims_at = 0.0
         self._effects: list[ClientEffect] = []
@@ -236,9 +240,7 @@ class ClientCore:
                 refusal = TaskReturned(event.attempt, event.reason, event.detail)
                 self._end_task(event.attempt, refusal)
             case EstateAdopted():
-                for held in event.held:
-                    self.holdings.add_held(held, now)
-                self._say(Announce(event.held, event.peer))
+                self._on_estate_adopted(event, now)
             case OutputPrinted():
                 self._say(Printed(event.record, self.me.name, event.stream, event.text))
             case _:
@@ -258,6 +260,7 @@ class ClientCore:
                 seen=self.election.seen,
                 held=self.holdings.held(now),
                 running=self.attempts.running(),
+                adopted=tuple(self._adopted),
             ),
             *self.ownership.resubmissions(),
             *self._questions,
@@ -267,6 +270,15 @@ class ClientCore:
     def _adopt_soon(self, now: float) -> None:
         """Look for the outputs of a dead neighbour, now and a few times more."""
         self._adopt_at = [now + seconds for seconds in ADOPT_AFTER_SECONDS]
+
+    def _on_estate_adopted(self, event: EstateAdopted, now: float) -> None:
+        """Keep a dead neighbour's outputs as our own; say so now, and on the next joins."""
+        self._adopted[event.peer] = None
+        while len(self._adopted) > ADOPTED_TOLD_MAX:
+            del self._adopted[next(iter(self._adopted))]
+        for held in event.held:
+            self.holdings.add_held(held, now)
+        self._say(Announce(event.held, event.peer))
 
     def _on_server_lost(self, now: float) -> None:
         """Seek at once; adopt what the old server's process may have left on this host."""

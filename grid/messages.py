@@ -196,7 +196,8 @@ class Join(Struct, frozen=True, tag=True):
     """Everything a server must know of a member, sent first on every link.
 
     ``serves`` is false for visitors and for peers that may not become server. ``seen`` is the
-    highest reign this peer has known.
+    highest reign this peer has known. ``adopted`` are the dead peers whose estates it has taken
+    over: nobody need wait for their reports.
     """
 
     me: PeerRef
@@ -205,6 +206,7 @@ class Join(Struct, frozen=True, tag=True):
     seen: Reign
     held: tuple[Held, ...]
     running: tuple[Running, ...]
+    adopted: tuple[str, ...] = ()
 
 
 class LedgerEntry(Struct, frozen=True, array_like=True):

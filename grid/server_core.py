@@ -223,7 +223,15 @@ class ServerCore:
         self.state.buried.pop(join.me.peer, None)
         self._take_in(member, join, now)
         self.state.settle(join.me.peer)
+        for dead in join.adopted:
+            self._bury(dead)
         self._advance_all()
+
+    def _bury(self, dead: str) -> None:
+        """All that a dead peer held is announced: nothing waits for it any more."""
+        if self.state.roster.named(dead) is None:
+            self.state.buried[dead] = None
+            self.state.settle(dead)
 
     def _take_in(self, member: Member, join: Join, now: float) -> None:
         """Count what a new member holds and runs."""
@@ -274,9 +282,8 @@ class ServerCore:
     def _on_announce(self, member: Member, message: Announce, now: float) -> None:
         for held in message.held:
             self._take_held(member, held, now)
-        if message.adopted and self.state.roster.named(message.adopted) is None:
-            self.state.buried[message.adopted] = None
-            self.state.settle(message.adopted)
+        if message.adopted:
+            self._bury(message.adopted)
         self._advance_all()
 
     def _on_printed(self, message: Printed) -> None:
