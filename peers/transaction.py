@@ -13,7 +13,6 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any
 
-from grid import mapreduce
 from grid.effects import ShowProgress
 from grid.errors import GridError, PeerClosed, TransactionCancelled
 from peers.results import Results
@@ -149,7 +148,7 @@ class Transaction(Future[dict[Any, Any]]):
         try:
             if self._names is not None:
                 return dict(self._named(self._results))
-            return mapreduce.assemble(self._results.pairs())
+            return self._results.as_dict()
         except GridError as error:
             return error
 
