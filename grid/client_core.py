@@ -488,8 +488,8 @@ class ClientCore:
             assert self.election.link is not None
             self._do([CloseLink(self.election.link)])
             self._on_server_lost(now)
-        for record in self.holdings.expired(now):
-            self._do([DropOutputs(record, ())])
-        if now >= self._claims_at and self.holdings.records():
+        expired = self.holdings.expired(now)
+        self._do(DropOutputs(record, ()) for record in expired)
+        if expired or (now >= self._claims_at and self.holdings.records()):
             self._claims_at = now + self.settings.orphan_hold_seconds / CLAIM_PERIODS
             self._say(AskClaims(self.holdings.records()))

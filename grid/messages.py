@@ -295,7 +295,7 @@ class AskStatus(Struct, frozen=True, tag=True):
 
 
 class AskClaims(Struct, frozen=True, tag=True):
-    """Which of these records does any transaction still need?"""
+    """Which of these records, all that I hold outputs of, does any transaction still need?"""
 
     records: tuple[str, ...]
 

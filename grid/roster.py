@@ -57,6 +57,12 @@ class Member:
         return bool(gone)
 
 
+    def keep_only(self, records: tuple[str, ...]) -> None:
+        """Forget the holdings of all other records: the member no longer has them."""
+        for record in [record for record in self.held if record not in records]:
+            self.drop(record, ())
+
+
 class Roster:
     """All members, in the order of joining."""
 
