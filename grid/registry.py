@@ -193,7 +193,7 @@ class Registry:
         self._records: dict[str, Transaction] = {}
         self._names: dict[str, str] = {}
         self._ended: dict[str, None] = {}
-        self.cancelled: dict[str, None] = {}
+        self._cancelled: dict[str, None] = {}
         self._count = 0
 
     def __iter__(self) -> Iterator[Transaction]:
@@ -225,9 +225,21 @@ class Registry:
 
     def bury(self, record: str) -> None:
         """Remember that a record ended, also one this server never ran."""
-        self._ended[record] = None
-        while len(self._ended) > TOMBSTONES_MAX:
-            del self._ended[next(iter(self._ended))]
+        _note(self._ended, record)
+
+    def cancel(self, record: str) -> None:
+        """Remember that one owner has cancelled this record for everyone."""
+        _note(self._cancelled, record)
+
+    def cancelled(self, record: str) -> bool:
+        return record in self._cancelled
 
     def ended(self, record: str) -> bool:
         return record in self._ended
+
+
+def _note(tombstones: dict[str, None], record: str) -> None:
+    """Remember one more, the latest ones only."""
+    tombstones[record] = None
+    while len(tombstones) > TOMBSTONES_MAX:
+        del tombstones[next(iter(tombstones))]

@@ -53,7 +53,7 @@ class Submissions:
         """Take a submission: own, adopt, wait or refuse. Return the transaction now owned."""
         registry = self._state.registry
         record = message.meta.record
-        if record in registry.cancelled:
+        if registry.cancelled(record):
             withdrawn = Failure("cancelled", "cancelled for everyone by another owner")
             self._state.send(member, Failed(message.txn, record, withdrawn))
             return None
@@ -223,7 +223,7 @@ class Submissions:
         """An owner withdraws; the last one, or one that speaks for all, ends the job."""
         registry = self._state.registry
         if message.all:
-            registry.cancelled[message.record] = None
+            registry.cancel(message.record)
         txn = registry.get(message.record)
         if txn is None:
             self._part_unknown(member, message)

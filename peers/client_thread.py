@@ -17,6 +17,7 @@ import tenacity
 from grid import effects as fx
 from grid import events as ev
 from grid.client_core import ClientCore
+from grid.errors import Bug
 from grid.messages import PROTOCOL, Address, Assign, Failure, Hello, Message
 from peers.core_thread import CoreThread
 from peers.inputs import Inputs, InputsAbsent, Ready
@@ -55,6 +56,7 @@ class Users(Protocol):
     def adopt_record(self, effect: fx.AdoptRecord) -> None: ...
     def go_down(self) -> None: ...
     def closed(self) -> None: ...
+    def broken(self, bug: Bug) -> None: ...
 
 
 class ClientThread(CoreThread):
@@ -185,6 +187,9 @@ class ClientThread(CoreThread):
                 log.exception("background work failed peer=%s", self._me.name)
 
         self._background(guarded)
+
+    def _on_bug(self, bug: Bug) -> None:
+        self._users.broken(bug)
 
     async def _shut(self) -> None:
         for link in list(self._links.values()):

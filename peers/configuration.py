@@ -4,6 +4,7 @@ An argument wins over its variable, a variable over the default. The same everyw
 and the ``grid`` command read them here.
 """
 
+import itertools
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,8 @@ from grid.settings import PORT, Settings, check_names
 from peers.addresses import is_loopback
 
 WorkerMode = Literal["process", "thread"]
+
+_numbers = itertools.count(1)
 
 _SETTINGS = [f.name for f in fields(Settings) if f.name not in ("hosts",)]
 
@@ -76,7 +79,7 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     workers = values.pop("workers", "process")
     if workers not in ("process", "thread"):
         raise Misuse(f"workers={workers!r} is neither 'process' nor 'thread'")
-    name = values.pop("name", "") or f"{socket.gethostname()}-{os.getpid()}"
+    name = values.pop("name", "") or _default_name()
     spool = values.pop("spool", None)
     key_file = values.pop("key_file", None)
     password = values.pop("password", None)
@@ -95,6 +98,12 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
         key_file=str(key_file) if key_file else None,
         password=password,
     )
+
+
+def _default_name() -> str:
+    """The host and process; further peers of one process are numbered."""
+    number = next(_numbers)
+    return f"{socket.gethostname()}-{os.getpid()}" + (f".{number}" if number > 1 else "")
 
 
 def _read(name: str, kind: type, text: str) -> Any:

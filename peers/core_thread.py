@@ -3,18 +3,27 @@
 Nothing is decided here. After each step the timer is set to the core's next deadline. The loop
 reads sockets before it fires timers, so after a pause of this process what has arrived is heard
 before any deadline is.
+
+If a core raises, that is our own bug: it is logged with what the core was told last (kinds of
+events, never their contents), and this peer's part ends; other peers are not harmed.
 """
 
 import asyncio
 import logging
 import selectors
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from grid.errors import Bug
 
 log = logging.getLogger(__name__)
 
 JOIN_SECONDS = 5.0
+
+STORY_EVENTS = 30
+"""How many of the last events a bug report names."""
 
 
 class CoreThread:
@@ -30,6 +39,8 @@ class CoreThread:
         self._timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._story: deque[str] = deque(maxlen=STORY_EVENTS)
+        self._broken = False
 
     # -- for other threads -------------------------------------------------------------
 
@@ -62,8 +73,30 @@ class CoreThread:
 
     def take(self, event: Any) -> None:
         """Take one step and re-arm the timer."""
-        self._step(event)
-        self._arm()
+        if self._broken:
+            return
+        message = getattr(event, "message", None)
+        kind = type(event).__name__
+        self._story.append(kind if message is None else f"{kind} {type(message).__name__}")
+        try:
+            self._step(event)
+        except Exception as error:
+            self._break_down(error)
+        else:
+            self._arm()
+
+    def _break_down(self, error: Exception) -> None:
+        self._broken = True
+        bug = Bug(
+            f"{self._thread.name} failed: {type(error).__name__}: {error}. It was last told: "
+            f"{', '.join(self._story)}. Please report this with the log."
+        )
+        log.critical("%s", bug, exc_info=error)
+        self._on_bug(bug)
+
+    def _on_bug(self, bug: Bug) -> None:
+        """Let go of everything; the core is not to be trusted any more."""
+        raise NotImplementedError
 
     def _step(self, event: Any) -> None:
         raise NotImplementedError

@@ -10,14 +10,16 @@ import random
 import secrets
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from grid import effects as fx
 from grid import events as ev
 from grid.client_core import ClientCore
-from grid.errors import CannotJoin, GridError, NameConflict, PeerClosed
+from grid.errors import Bug, CannotJoin, GridError, NameConflict, PeerClosed
 from grid.job import Job
 from grid.messages import Address, FetchRecord, PeerRef, RecordMeta, Status
 from peers.addresses import host_id, listen_hosts, local_host_towards
@@ -47,6 +49,9 @@ CLOSE_SECONDS = 5.0
 
 DATA_THREADS_MAX = 16
 
+OPEN_TRANSACTIONS_MAX = 10_000
+"""Submitting more than this waits until some have ended: memory has to be bounded somewhere."""
+
 
 class Engine:
     """Everything of one started peer. ``on_down`` is called when the grid is asked to go down."""
@@ -62,6 +67,7 @@ class Engine:
         self._closing = threading.Lock()
         self._transactions: dict[str, Transaction] = {}
         self._submissions: dict[str, Submission] = {}
+        self._room = threading.BoundedSemaphore(OPEN_TRANSACTIONS_MAX)
         self._askers: list[Future[Status]] = []
         security = secure(
             self.settings.grid,
@@ -196,6 +202,7 @@ class Engine:
     ) -> Transaction:
         if self._closed.is_set():
             raise PeerClosed(f"{self.me.name} is closed; make a new Peer to submit")
+        self._room.acquire()
         txn = secrets.token_hex(8)
         record = digest(head, keys, txn)
         meta = RecordMeta(
@@ -271,7 +278,7 @@ class Engine:
             return
         names = None
         if effect.meta.shape == "everywhere":
-            names = tuple(holder.name for _, holder in effect.holdings)
+            names = _told_apart([holder for _, holder in effect.holdings])
         job = submission.job
 
         def tell() -> None:
@@ -297,6 +304,8 @@ class Engine:
     def _take(self, txn: str) -> tuple[Transaction | None, Submission | None]:
         """A transaction is over: forget its records."""
         submission = self._submissions.pop(txn, None)
+        if submission is not None:
+            self._room.release()
         for record in submission.records if submission is not None else ():
             self.records.forget(record)
         return self._transactions.pop(txn, None), submission
@@ -358,6 +367,16 @@ class Engine:
     def closed(self) -> None:
         self._closed.set()
 
+    def broken(self, bug: Bug) -> None:
+        """The client thread failed by a mistake of ours: nothing of this peer goes on."""
+        for txn in list(self._transactions):
+            transaction, _ = self._take(txn)
+            if transaction is not None:
+                self._callbacks.give(partial(transaction._fail, bug))
+        self._error = CannotJoin(str(bug))
+        self._joined.set()
+        self._closed.set()
+
     # -- the callback thread -------------------------------------------------------------
 
     def _call_back(self, work: Callable[[], None]) -> None:
@@ -370,6 +389,12 @@ class Engine:
 
 def _call(work: Callable[[], None]) -> None:
     work()
+
+
+def _told_apart(peers: list[PeerRef]) -> tuple[str, ...]:
+    """Their names; with a piece of their ids where a name occurs twice."""
+    count = Counter(peer.name for peer in peers)
+    return tuple(p.name if count[p.name] == 1 else f"{p.name}#{p.peer[:6]}" for p in peers)
 
 
 def _reachable_as(hosts: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from grid.effects import CloseLink, FreePort, Greet, Send, ServerEffect, TellClient
+from grid.errors import Bug
 from grid.events import (
     ClientEvent,
     DeadlineReached,
@@ -98,6 +99,9 @@ class ServerThread(CoreThread):
     # -- on the thread -----------------------------------------------------------------
 
     def _bind(self, port: int) -> None:
+        if self._broken:
+            self._tell_client(PortTaken(port, "the server of this process has failed"))
+            return
         try:
             self._listeners = bind(self._listen_hosts, port)
         except OSError as error:
@@ -174,6 +178,11 @@ class ServerThread(CoreThread):
 
     async def _shut(self) -> None:
         self._close_door()
+
+    def _on_bug(self, bug: Bug) -> None:
+        """Serve no more: the members, this process's client among them, find another server."""
+        log.error("serves no more peer=%s: %s", self._me.name, type(bug).__name__)
+        self._free_port()
 
     # -- links -------------------------------------------------------------------------
 
