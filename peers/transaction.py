@@ -49,6 +49,8 @@ class Transaction(Future[dict[Any, Any]]):
         self._progress = Progress()
         self._process = os.getpid()
         self._opening = threading.Lock()
+        self._claiming = threading.Lock()
+        self._claimed = False
         self._results: Results | None = None
         self._names: tuple[str, ...] | None = None
         self._opened: dict[Any, Any] | GridError | None = None
@@ -100,7 +102,7 @@ class Transaction(Future[dict[Any, Any]]):
         """
         if not super().cancel():
             return False
-        self.set_running_or_notify_cancel()
+        self._claim()
         self._cancel(all)
         return True
 
@@ -178,9 +180,16 @@ class Transaction(Future[dict[Any, Any]]):
         self._results = results
         self._names = names
         self._skipped = skipped
-        if self.set_running_or_notify_cancel():
+        if self._claim():
             self.set_result({})
 
     def _fail(self, error: BaseException) -> None:
-        if self.set_running_or_notify_cancel():
+        if self._claim():
             self.set_exception(error)
+
+    def _claim(self) -> bool:
+        """Take the one right to settle this future; False if it is settled or cancelled. The user
+        may cancel in one thread while the outcome comes in another."""
+        with self._claiming:
+            first, self._claimed = not self._claimed, True
+            return first and self.set_running_or_notify_cancel()
