@@ -129,6 +129,18 @@ class Peer:
         role = self._started().role
         return role is not None and role.role == "serving"
 
+    @property
+    def server(self) -> str:
+        """The name of the peer that serves, as last heard; empty while a server is sought."""
+        role = self._started().role
+        return role.server.name if role is not None and role.server is not None else ""
+
+    @property
+    def term(self) -> int:
+        """The term of the server that is followed, or was last."""
+        role = self._started().role
+        return role.reign.term if role is not None else 0
+
     def status(self, timeout: float = STATUS_SECONDS) -> PeerStatus:
         """Ask the server how the grid is. Raises ``TimeoutError`` when none answers in time."""
         engine = self._started()

@@ -1,0 +1,1 @@
+"""The ``grid`` command: one module a subcommand, ``main`` puts them together."""

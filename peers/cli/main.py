@@ -1,0 +1,114 @@
+"""The ``grid`` command: parses, sets up logging, runs one subcommand, turns errors into lines.
+
+Each subcommand is a module with ``add(commands)``, which describes its arguments, and
+``run(args) -> int``, which does it and returns the exit status. Results go to stdout, everything
+said to a person to stderr.
+
+Promises: the exit status is 0 if it was done, 1 if it could not be done (no grid answers, a job
+failed), 2 if the command itself was wrong, 128 + N if signal N ended it. Whatever goes wrong is
+said in a few lines; our own traceback is shown with ``-vv`` only.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from types import FrameType
+
+from grid.errors import GridError, Misuse
+from peers.cli import down, key, status, submit, up
+from peers.cli.options import Parser, misspelt, start_logging
+
+log = logging.getLogger(__name__)
+
+_DESCRIPTION = """\
+A masterless MapReduce grid of ordinary machines.
+
+Every process of a grid is the same: whoever holds the well-known port serves, and
+when it dies another takes over. Start a peer in as many terminals or hosts as you
+like, then give it work from any of them:
+
+  grid up                     a peer that stays (start several)
+  grid status                 who serves, who is there, what runs
+  grid submit wordcount:job   run the Job called `job` of wordcount.py here
+  grid down                   end every peer that `grid up` started
+"""
+
+_EPILOG = """\
+Settings come from flags, then from GRID_* variables (GRID_HOSTS, GRID_PORT, ...), and
+should be the same on every host. `grid COMMAND --help` explains each command.
+"""
+
+
+class Ended(KeyboardInterrupt):
+    """SIGTERM, told to the main thread as Ctrl-C is."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status."""
+    parser = _parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        args.parser.error(misspelt(args.parser, unknown))
+    start_logging(args.verbose)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        return _run(args)
+    except BrokenPipeError:
+        # Whoever read our output has left; nobody is there to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="grid", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("--version", action="version", version=f"grid {_version()}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (up, down, status, submit, key):
+        command.add(commands)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> int:
+    """Run the chosen subcommand; say what went wrong in lines, not in tracebacks."""
+    name = args.parser.prog
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+    except Ended:
+        return 128 + signal.SIGTERM
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except GridError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        log.debug("the traceback of the line above", exc_info=True)
+        return 2 if isinstance(error, Misuse) else 1
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        log.debug("the traceback of the line above", exc_info=True)
+        return 1
+    except Exception as error:
+        print(
+            f"{name}: our mistake: {type(error).__name__}: {error}. Please report it with what "
+            f"the same command says with -vv.",
+            file=sys.stderr,
+        )
+        log.debug("the traceback of the line above", exc_info=True)
+        return 1
+    return code
+
+
+def _version() -> str:
+    try:
+        return metadata.version("peergrid")
+    except metadata.PackageNotFoundError:
+        return "of a checkout"
+
+
+def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    raise Ended

@@ -1,0 +1,186 @@
+"""What every subcommand shares: the flags of a grid, how they become settings, logging.
+
+A flag wins over its ``GRID_*`` variable, which ``peers.configuration`` reads. A password is never
+a flag, since flags can be read by every user of the host.
+
+Promises: a flag is taken only in full (no abbreviations, which would change meaning when flags are
+added), and a misspelt one is answered with the nearest.
+"""
+
+import argparse
+import logging
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+import peers
+from grid.errors import BadKey, CannotJoin
+from grid.suggest import did_you_mean
+from peers.configuration import Configuration, configure
+
+if TYPE_CHECKING:
+    from peers.peer import Peer
+
+VISIT_SECONDS = 1.5
+"""How long a command looks for a grid: several times what a failover takes on one host."""
+
+_GRID_SETTINGS = ("hosts", "port", "port_span", "grid", "key_file", "join_timeout")
+PEER_SETTINGS = ("slots", "name", "workers", "spool")
+
+log = logging.getLogger(__name__)
+
+
+class Parser(argparse.ArgumentParser):
+    """Takes flags only in full, keeps the line breaks of its texts, shows errors in short."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n`{self.prog} --help` explains.\n")
+
+
+def misspelt(parser: argparse.ArgumentParser, unknown: list[str]) -> str:
+    """Say which arguments are not known, with the nearest flag."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    first = next((text for text in unknown if text.startswith("-")), unknown[0])
+    hint = did_you_mean(first.split("=")[0], flags) if first.startswith("-") else ""
+    return f"unknown argument {first!r}{hint}"
+
+
+def add_command(
+    commands: Any, name: str, run: Any, summary: str, description: str
+) -> argparse.ArgumentParser:
+    """Add a subcommand with the flags that all have."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name, help=summary, description=description
+    )
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument(
+        "-v",
+        "--verbose",
+        action="count",
+        default=0,
+        help="say on stderr what happens; -vv says everything",
+    )
+    return parser
+
+
+def add_grid_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which grid is meant."""
+    group = parser.add_argument_group("which grid (also as GRID_HOSTS, GRID_PORT, ...)")
+    group.add_argument(
+        "--hosts", metavar="A,B,...", help="hosts of the grid, the same list everywhere"
+    )
+    group.add_argument("--port", type=int, metavar="N", help="well-known port (11235)")
+    group.add_argument(
+        "--port-span", type=int, metavar="N", help="this port and its fallbacks, in number (3)"
+    )
+    group.add_argument("--grid", metavar="NAME", help="name of the grid (grid)")
+    group.add_argument(
+        "--key-file",
+        metavar="FILE",
+        help="the grid's key, made with `grid key --new FILE` (your own key, on one host)",
+    )
+    group.add_argument(
+        "--password-file",
+        metavar="FILE",
+        help="a file whose first line is the grid's password; or set GRID_PASSWORD",
+    )
+    group.add_argument(
+        "--join-timeout", type=float, metavar="SECONDS", help="how long to look for the grid"
+    )
+
+
+def add_peer_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of a peer that works."""
+    group = parser.add_argument_group("this peer (also as GRID_SLOTS, GRID_NAME, ...)")
+    group.add_argument(
+        "--slots", type=int, metavar="N", help="tasks at once (the cores); 0 runs none"
+    )
+    group.add_argument("--name", help="what people read (host and process id)")
+    group.add_argument(
+        "--workers", choices=("process", "thread"), help="run tasks in processes (default)"
+    )
+    group.add_argument("--spool", metavar="FOLDER", help="where outputs are kept meanwhile")
+
+
+def given(args: argparse.Namespace, *more: str) -> dict[str, Any]:
+    """Return the settings that flags gave, as ``Peer`` takes them: those that say which grid is
+    meant, and ``more``. Raises ``BadKey``."""
+    settings = {name: getattr(args, name) for name in (*_GRID_SETTINGS, *more)}
+    if args.password_file is not None:
+        settings["password"] = _password(Path(args.password_file))
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def configuration(args: argparse.Namespace) -> Configuration:
+    """Return what flags and variables say together. Raises ``Misuse``."""
+    return configure(given(args))
+
+
+@contextmanager
+def visit(args: argparse.Namespace) -> "Iterator[Peer]":
+    """Join the grid without serving or working, and leave it again. Raises ``CannotJoin``."""
+    settings = given(args)
+    if "GRID_JOIN_TIMEOUT" not in os.environ:
+        settings.setdefault("join_timeout", VISIT_SECONDS)
+    # GRID_SLOTS and GRID_NAME are about peers that stay; a command is another process.
+    name = f"grid-{args.parser.prog.split()[-1]}-{os.getpid()}"
+    try:
+        peer = peers.Peer(**settings, slots=0, serves=False, name=name)
+    except CannotJoin as error:
+        if type(error) is not CannotJoin:
+            raise  # a grid answered and said no: that says more
+        log.info("%s", error)
+        raise CannotJoin(_nobody(configuration(args))) from error
+    with peer:
+        yield peer
+
+
+def _nobody(meant: Configuration) -> str:
+    hosts = ", ".join(meant.hosts) or "this host"
+    ports = meant.settings.ports
+    where = f"port {ports[0]}" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]}"
+    return (
+        f"no grid named {meant.settings.grid!r} answers on {hosts}, {where}. Start one with "
+        f"`grid up` (-v says what was tried)"
+    )
+
+
+def _password(path: Path) -> str:
+    """Read a password. Raises ``BadKey``."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if stat.S_ISREG(mode) and mode & 0o027:
+                raise BadKey(f"{path} can be read or changed by others: run `chmod 600 {path}`")
+            password = file.readline().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
+        raise BadKey(f"cannot read the password file {path}: {reason}") from error
+    if not password:
+        raise BadKey(f"the first line of {path} is empty; it should be the grid's password")
+    return password
+
+
+def start_logging(verbose: int) -> None:
+    """Show warnings, with ``-v`` also what happens, with ``-vv`` everything, on stderr."""
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    handler = RichHandler(
+        console=Console(file=sys.stderr), show_path=False, rich_tracebacks=False, markup=False
+    )
+    handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    for name in ("grid", "peers"):
+        logging.getLogger(name).setLevel(level)

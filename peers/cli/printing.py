@@ -1,0 +1,101 @@
+"""Writing results: lines for people and pipes, JSON for scripts, pickle for Python.
+
+Lines and JSON are streamed, a pickle is one dict. JSON is a list of ``[key, value]`` pairs, since
+keys may be of any type and have an order; what JSON cannot write is written as Python shows it, so
+that nothing computed is lost to its form. A file appears whole or not at all.
+"""
+
+import json
+import os
+import pickle
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from grid.errors import Misuse
+
+Pairs = Iterable[tuple[Any, Any]]
+
+SUFFIXES = (".json", ".pickle", ".pkl", ".txt")
+
+
+def check_output(path: Path) -> None:
+    """Raise ``Misuse`` if results could not be written to ``path``, before they are computed."""
+    if path.suffix not in SUFFIXES:
+        raise Misuse(
+            f"--output {path}: the name should end in {', '.join(SUFFIXES)}, which says how to "
+            f"write"
+        )
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise Misuse(f"--output {path}: {path.parent.absolute()} is not a folder to write in")
+    if path.is_dir():
+        raise Misuse(f"--output {path} is a folder; give the name of a file")
+
+
+def write_file(path: Path, pairs: Pairs) -> int:
+    """Write results in the form that the name asks for. Return how many."""
+    if path.suffix in (".pickle", ".pkl"):
+        with _whole(path, "wb") as file:
+            results = dict(pairs)
+            pickle.dump(results, file, protocol=pickle.HIGHEST_PROTOCOL)
+            return len(results)
+    with _whole(path, "w") as file:
+        return (write_json if path.suffix == ".json" else write_lines)(file, pairs)
+
+
+def write_lines(file: IO[str], pairs: Pairs, limit: int | None = None) -> int:
+    """Write ``key TAB value`` lines, at most ``limit``. Return how many results there are."""
+    rest = iter(pairs)
+    count = 0
+    for key, value in islice(rest, limit):
+        file.write(f"{_shown(key)}\t{_shown(value)}\n")
+        count += 1
+    return count + sum(1 for _ in rest)
+
+
+def write_json(file: IO[str], pairs: Pairs) -> int:
+    """Write a list of ``[key, value]`` pairs, one a line. Return how many."""
+    count = 0
+    for count, (key, value) in enumerate(pairs, 1):
+        file.write(",\n" if count > 1 else "[\n")
+        json.dump([_plain(key), _plain(value)], file)
+    file.write("\n]\n" if count else "[]\n")
+    return count
+
+
+def _shown(value: Any) -> str:
+    """Text as it is where it stays on its line and in its column, all else as Python shows it."""
+    return value if isinstance(value, str) and value.isprintable() else repr(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can write of a value."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, dict):
+        if all(isinstance(key, str) for key in value):
+            return {key: _plain(inner) for key, inner in value.items()}
+        return [[_plain(key), _plain(inner)] for key, inner in value.items()]
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    return repr(value)
+
+
+@contextmanager
+def _whole(path: Path, mode: str) -> Iterator[IO[Any]]:
+    """Open a file that gets its name when it is complete."""
+    encoding = None if "b" in mode else "utf-8"
+    fd, written = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(fd, mode, encoding=encoding) as file:
+            yield file
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(written).chmod(0o666 & ~umask)
+        Path(written).replace(path)
+    except BaseException:
+        Path(written).unlink(missing_ok=True)
+        raise

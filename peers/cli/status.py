@@ -1,0 +1,110 @@
+"""``grid status``: who serves, who is there, what runs. For people, or with ``--json`` for scripts.
+
+The process that asks is a visitor of the grid for a moment; it is left out of what it shows.
+"""
+
+import argparse
+import json
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.table import Table
+
+from grid.errors import CannotJoin
+from peers.cli.options import add_command, add_grid_options, visit
+
+if TYPE_CHECKING:
+    from peers.peer import PeerStatus
+
+ANSWER_SECONDS = 5.0
+"""A server that was joined a moment ago and does not answer in this time has died: longer than a
+failover."""
+
+_DESCRIPTION = """\
+Show the grid: its server and term, its peers with their slots, and its transactions.
+The exit status is 1 if no grid answers.
+"""
+
+
+def add(commands: Any) -> None:
+    """Describe the arguments."""
+    parser = add_command(commands, "status", run, "who serves, who is there", _DESCRIPTION)
+    parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
+    add_grid_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask and show."""
+    with visit(args) as peer:
+        try:
+            status = peer.status(ANSWER_SECONDS)
+        except TimeoutError as error:
+            raise CannotJoin(str(error)) from error
+        me = peer.id
+    if args.json:
+        print(json.dumps(as_json(status, me), indent=2))
+    else:
+        _show(status, me)
+    return 0
+
+
+def as_json(status: "PeerStatus", me: str) -> dict[str, Any]:
+    """Return what ``--json`` prints."""
+    return {
+        "server": status.server,
+        "address": status.address,
+        "term": status.term,
+        "slots": sum(member.slots for member in status.members),
+        "peers": [msgspec.to_builtins(member) for member in status.members if member.peer != me],
+        "transactions": [msgspec.to_builtins(txn) for txn in status.transactions],
+    }
+
+
+def _show(status: "PeerStatus", me: str) -> None:
+    # Outside a terminal a table must not be folded to 80 columns: scripts and logs read it.
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=200)
+    members = [member for member in status.members if member.peer != me]
+    peers = sum(not member.visitor for member in members)
+    slots = sum(member.slots for member in members)
+    facts = ((peers, "peer"), (slots, "slot"), (len(status.transactions), "transaction"))
+    counts = ", ".join(f"{n} {what if n == 1 else what + 's'}" for n, what in facts)
+    console.print(
+        f"[bold]{escape(status.server)}[/] serves at {escape(status.address)}, term {status.term}: "
+        f"{counts}"
+    )
+    table = _table("peer", "role", "slots", "running", "holds", "host")
+    for member in members:
+        role = "serves" if member.serving else "visitor" if member.visitor else "standby"
+        holds = decimal(member.held_bytes) if member.held_bytes else "-"
+        numbers = (str(member.slots), str(member.running), holds)
+        table.add_row(escape(member.name), role, *numbers, member.host)
+    console.print(table)
+    if status.transactions:
+        console.print(_transactions(status))
+
+
+def _transactions(status: "PeerStatus") -> Table:
+    table = _table("transaction", "state", "map", "reduce", "owners")
+    for txn in status.transactions:
+        table.add_row(
+            escape(txn.name or txn.record[:12]),
+            txn.state,
+            f"{txn.maps_done}/{txn.maps_total}",
+            f"{txn.reduces_done}/{txn.reduces_total}",
+            escape(", ".join(txn.owners)) or "-",
+        )
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        right = heading in ("slots", "running", "holds", "map", "reduce")
+        table.add_column(heading, justify="right" if right else "left")
+    return table

@@ -1,0 +1,196 @@
+"""``grid submit module:job``: run a job of a module of the user's on a grid that is there.
+
+The command joins as a visitor: it owns the transaction, gives values and takes the result, and
+neither serves nor runs tasks. So whichever peer dies, the job goes on; if the command itself is
+ended, the job is withdrawn (unless it is named and has other owners).
+
+What user code prints on the workers goes to stderr, so that stdout holds the results alone.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from grid.errors import Misuse
+from peers.cli.loading import load_job
+from peers.cli.options import add_command, add_grid_options, visit
+from peers.cli.printing import check_output, write_file, write_json, write_lines
+
+if TYPE_CHECKING:
+    from grid.job import Job
+    from peers.peer import Peer
+    from peers.transaction import Transaction
+
+POLL_SECONDS = 0.1
+LINES_ON_TERMINAL = 50
+
+_OPTIONS = ("name", "fresh", "priority", "retries", "deadline_seconds", "on_error")
+
+_DESCRIPTION = """\
+Run a Job on the grid and print its results. MODULE:NAME is a Job in a module of this
+folder, or a function that makes one. For this wordcount.py, `grid submit wordcount:job`:
+
+  from peers import Files, Job
+
+  def words(path, text):
+      for word in text.split():
+          yield word, 1
+
+  def total(word, counts):
+      return sum(counts)
+
+  job = Job(Files("books/*.txt"), words, reducefn=total)
+
+Results are printed as lines of key, tab, value. The exit status is 1 if the job failed
+or no grid answers. Ctrl-C cancels the job.
+"""
+
+
+def add(commands: Any) -> None:
+    """Describe the arguments."""
+    parser = add_command(commands, "submit", run, "run a Job of a module", _DESCRIPTION)
+    parser.add_argument("job", metavar="MODULE:NAME", help="as in wordcount:job")
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--output", type=Path, metavar="FILE", help="write to FILE, a .json, .pickle or .txt"
+    )
+    results.add_argument("--json", action="store_true", help="print JSON: [key, value] pairs")
+    results.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help=f"print at most N lines ({LINES_ON_TERMINAL} on a terminal, else all)",
+    )
+    how = parser.add_argument_group("how it is run")
+    how.add_argument("--name", help="share it: the same name and job anywhere is one transaction")
+    how.add_argument(
+        "--fresh", action="store_true", help="do not take a finished result of that name"
+    )
+    how.add_argument("--priority", type=int, default=0, metavar="N", help="higher goes first (0)")
+    how.add_argument(
+        "--retries", type=int, default=0, metavar="N", help="of an item whose function raises (0)"
+    )
+    how.add_argument(
+        "--deadline", type=float, dest="deadline_seconds", metavar="SECONDS", help="give up then"
+    )
+    how.add_argument(
+        "--on-error",
+        choices=("raise", "skip"),
+        default="raise",
+        help="of an item whose function raises: end the job, or leave the item out",
+    )
+    add_grid_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Submit, wait, print."""
+    if args.output is not None:
+        check_output(args.output)
+    if args.limit is not None and args.limit < 0:
+        raise Misuse(f"--limit {args.limit}: give a number of lines, 0 or more")
+    job = load_job(args.job)
+    with visit(args) as peer:
+        _warn_if_idle(peer)
+        transaction = _finished(peer, job, args)
+        _print(transaction, args)
+    return 0
+
+
+def _finished(peer: "Peer", job: "Job", args: argparse.Namespace) -> "Transaction":
+    """Submit and wait for the end, showing progress. Raises what ended the job."""
+    options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+    with redirect_stdout(sys.stderr):
+        transaction = peer.submit(job, **options)
+        try:
+            with _bars() as bars:
+                while not _ended(transaction):
+                    _show(bars, peer, transaction)
+                _show(bars, peer, transaction)
+        except KeyboardInterrupt:
+            transaction.cancel()
+            print(f"{args.parser.prog}: cancelled", file=sys.stderr)
+            raise
+        transaction.items()  # raises, if it failed
+    return transaction
+
+
+def _ended(transaction: "Transaction") -> bool:
+    try:
+        transaction.exception(POLL_SECONDS)
+    except FutureTimeout:
+        return transaction.done()
+    return True
+
+
+def _warn_if_idle(peer: "Peer") -> None:
+    try:
+        members = peer.status().members
+    except TimeoutError:
+        return  # the server has just died; the job will wait for the next
+    if not any(member.slots for member in members):
+        print("no peer of this grid has slots: the job waits for one that has", file=sys.stderr)
+
+
+# ------------------------------------------------------------------------------ progress
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Progress bars on a terminal's stderr; nothing elsewhere."""
+    bars = Progress(
+        TextColumn("{task.description:<8}"),
+        BarColumn(40),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(file=sys.stderr),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    for phase in ("map", "reduce"):
+        bars.add_task(phase, total=None, note="")
+    with bars:
+        yield bars
+
+
+def _show(bars: Progress, peer: "Peer", transaction: "Transaction") -> None:
+    now = transaction.progress
+    server = peer.server
+    note = f"{server} serves, term {peer.term}" if server else "no server: looking for one"
+    if now.finishing:
+        note = f"finishing; {note}"
+    maps, reduces = bars.task_ids
+    bars.update(maps, completed=now.maps_done, total=now.maps_total or None, note=note)
+    bars.update(reduces, completed=now.reduces_done, total=now.reduces_total or None)
+
+
+# ------------------------------------------------------------------------------ results
+
+
+def _print(transaction: "Transaction", args: argparse.Namespace) -> None:
+    if transaction.skipped:
+        keys = ", ".join(map(repr, transaction.skipped[:10]))
+        more = ", ..." if len(transaction.skipped) > 10 else ""
+        count = len(transaction.skipped)
+        print(f"left out because a function raised: {count} ({keys}{more})", file=sys.stderr)
+    pairs = transaction.items()
+    if args.output is not None:
+        count = write_file(args.output, pairs)
+        print(f"{count} results in {args.output}", file=sys.stderr)
+    elif args.json:
+        write_json(sys.stdout, pairs)
+    else:
+        limit = args.limit
+        if limit is None and sys.stdout.isatty():
+            limit = LINES_ON_TERMINAL
+        count = write_lines(sys.stdout, pairs, limit)
+        if limit is not None and count > limit:
+            rest = count - limit
+            print(f"... and {rest} more (--limit N, --output FILE)", file=sys.stderr)

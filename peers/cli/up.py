@@ -1,0 +1,79 @@
+"""``grid up``: a peer that stays until it is told to leave.
+
+It leaves well on SIGTERM, SIGINT, SIGHUP and ``grid down``: tasks are handed back, outputs are left
+for others. The same signal a second time ends it at once, which costs the grid nothing but the
+silence: that is what failover is for.
+"""
+
+import argparse
+import signal
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import peers
+from peers.cli.options import (
+    PEER_SETTINGS,
+    add_command,
+    add_grid_options,
+    add_peer_options,
+    given,
+)
+
+if TYPE_CHECKING:
+    from peers.peer import Peer
+
+POLL_SECONDS = 0.2
+"""How often a change of role is looked for; cheap, and quick enough for a person."""
+
+_DESCRIPTION = """\
+Run a peer that stays: it joins the grid, or serves if there is none, and runs tasks.
+
+Start it in as many terminals or on as many hosts as you like, each time with the same
+settings. None of them is special: any may be killed. Ctrl-C leaves well.
+"""
+
+
+def add(commands: Any) -> None:
+    """Describe the arguments."""
+    parser = add_command(commands, "up", run, "run a peer that stays", _DESCRIPTION)
+    add_peer_options(parser)
+    add_grid_options(parser)
+
+
+class Farewell:
+    """Notes the first signal to leave, and lets the second of its kind do what it always does."""
+
+    def __init__(self) -> None:
+        self.asked = ""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self.asked = signal.Signals(number).name
+        signal.signal(number, signal.SIG_DFL)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Stay until a signal or ``grid down``."""
+    farewell = Farewell()
+    with peers.Peer(**given(args, *PEER_SETTINGS)) as peer:
+        print(_introduction(peer), flush=True)
+        serving = peer.serving
+        while not farewell.asked and not peer.wait_until_down(POLL_SECONDS):
+            if peer.serving != serving:
+                serving = peer.serving
+                print(f"{peer.name} {'serves now' if serving else 'serves no more'}", flush=True)
+        print(f"{peer.name} leaves: {farewell.asked or 'the grid goes down'}", flush=True)
+    return 0
+
+
+def _introduction(peer: "Peer") -> str:
+    try:
+        status = peer.status()
+    except TimeoutError:  # the server died this moment: another will be found
+        return f"{peer.name} is up"
+    slots = next((m.slots for m in status.members if m.peer == peer.id), 0)
+    role = "serves" if status.serving else f"follows {status.server}"
+    alone = "; alone, though other hosts are named" if status.alone else ""
+    tasks = f"{slots} {'slot' if slots == 1 else 'slots'}"
+    return f"{peer.name} {role} at {status.address}, term {status.term}, {tasks}{alone}"
