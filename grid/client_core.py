@@ -265,7 +265,6 @@ class ClientCore:
             *self.ownership.resubmissions(),
             *self._questions,
         )
-        self._questions.clear()
 
     def _adopt_soon(self, now: float) -> None:
         """Look for the outputs of a dead neighbour, now and a few times more."""
@@ -291,10 +290,14 @@ class ClientCore:
     # -- the user's wishes -------------------------------------------------------------
 
     def _ask(self, question: FromClient) -> None:
-        """Ask now, or as soon as there is a server to ask."""
-        if self._server is None:
+        """Ask now and on every join until there is an answer: the server may die before it."""
+        if question not in self._questions:
             self._questions.append(question)
         self._say(question)
+
+    def _answered(self, question: FromClient) -> None:
+        if question in self._questions:
+            self._questions.remove(question)
 
     def _on_submit(self, event: SubmitRequested, now: float) -> None:
         deadline = None if event.deadline_seconds is None else now + event.deadline_seconds
@@ -425,10 +428,12 @@ class ClientCore:
             case Claims():
                 self.holdings.claimed(message.records, now)
             case GoDown():
+                self._answered(AskDown())
                 self._do([GoDownNow()])
             case Printed():
                 self._on_printed(message)
             case Status():
+                self._answered(AskStatus())
                 self._do([ShowStatus(message)])
             case _:
                 # A server that sends what only clients send is not one to follow.
