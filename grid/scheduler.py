@@ -60,8 +60,15 @@ def choose(state: ServerState, now: float) -> Choice | None:
     slots = state.roster.slots()
     for txn in transactions:
         kind = txn.phase()
-        candidates = able(txn, kind, members) if kind else []
-        if not kind or not candidates or txn.sources(kind, state.where()) is None:
+        if not kind or txn.plans[kind].next_free(now) is None:
+            continue
+        candidates = able(txn, kind, members)
+        if not candidates:
+            # It is next, but may not be given ahead: what gets free is for it, and is not filled
+            # ahead with the quick tasks of one less deserving.
+            members = [m for m in members if m.ref.peer in txn.unable]
+            continue
+        if txn.sources(kind, state.where()) is None:
             continue
         tile = txn.next_tile(kind, now, slots)
         if tile is not None:

@@ -1,0 +1,67 @@
+"""Functions of jobs for live tests: light, so that workers import them quickly."""
+
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from grid.job import Job
+
+
+def pairs_of(key: int, value: int) -> Iterator[tuple[str, int]]:
+    """Two pairs an item, with keys that meet others."""
+    yield f"by 7: {value % 7}", key
+    yield f"by 3: {value % 3}", value
+
+
+def slowly(key: int, value: int) -> Iterator[tuple[str, int]]:
+    """As ``pairs_of``, in about 10 ms."""
+    time.sleep(0.01)
+    return pairs_of(key, value)
+
+
+def total(_key: Any, values: list[int]) -> int:
+    return sum(values)
+
+
+def bulky(key: int, value: int) -> Iterator[tuple[int, bytes]]:
+    """32 kB an item, so that the reduces are many."""
+    time.sleep(0.005)
+    yield value, bytes([key % 251]) * 32768
+
+
+def slow_length(_key: Any, values: list[bytes]) -> int:
+    time.sleep(0.01)
+    return sum(len(value) * value[0] for value in values)
+
+
+def totals(groups: Iterable[tuple[Any, list[int]]]) -> Iterator[tuple[Any, int]]:
+    for key, values in groups:
+        yield key, sum(values)
+
+
+def forever(_key: Any, _value: Any) -> Iterator[tuple[int, int]]:
+    while True:
+        pass
+
+
+def wait_for(key: Any, path: str) -> Iterator[tuple[Any, str]]:
+    """Run until the file exists."""
+    while not Path(path).exists():
+        time.sleep(0.01)
+    yield key, "done"
+
+
+def slow_job(items: int = 200) -> Job:
+    """About 10 ms an item, then a quick reduce."""
+    return Job(list(range(items)), slowly, reducefn=total)
+
+
+def answer(items: int = 200) -> dict[Any, Any]:
+    """The sequential answer of ``slow_job``, computed without its pauses."""
+    return Job(list(range(items)), pairs_of, reducefn=total).run()
+
+
+def reducing_job(items: int = 200) -> Job:
+    """A job that spends most of its time in several reduces."""
+    return Job(list(range(items)), bulky, reducefn=slow_length)

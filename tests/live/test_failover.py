@@ -1,0 +1,194 @@
+"""Servers die, freeze and leave while a job runs: it goes on, and repeats nothing that was kept."""
+
+import random
+import time
+
+import pytest
+
+from peers import Peer, Transaction
+from tests.live.harness import Site, agree, until
+from tests.live.jobs import answer, reducing_job, slow_job
+
+
+def at(txn: Transaction, share: float, items: int = 200) -> None:
+    """Wait until about so much of the maps is done."""
+    until(f"{share:.0%} of the maps", lambda: txn.progress.maps_done >= share * items)
+
+
+def resumed(txn: Transaction, term: int) -> bool:
+    """Whether a server after ``term`` has had a task done."""
+    now = txn.progress
+    return now.term > term and now.tasks_this_term > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_server_is_killed_at_any_time_and_no_finished_work_is_repeated(
+    site: Site, seed: int
+) -> None:
+    site.start("one", slots=2)
+    site.start("two", slots=2)
+    peer = site.here("three")
+    job = slow_job()
+    txn = peer.submit(job)
+    at(txn, random.Random(seed).uniform(0.0, 0.9))
+    before = txn.progress
+    site.named("one").kill()
+    killed = time.monotonic()
+    until("a task of the new server", lambda: resumed(txn, 1) or txn.done())
+    seconds = time.monotonic() - killed
+    assert txn.result(30) == answer()
+    print(f"killed at {before.maps_done}/200, work resumed after {1000 * seconds:.0f} ms")
+    assert txn.progress.executed_again == 0
+    assert txn.progress.term == 2
+    assert seconds < 2.0
+    assert peer.status().server in ("two", "three")
+
+
+def test_the_server_is_killed_while_it_reduces(site: Site) -> None:
+    site.start("one", slots=2)
+    site.start("two", slots=2)
+    peer = site.here("three")
+    job = reducing_job()
+    txn = peer.submit(job)
+    until("reducing", lambda: 0 < txn.progress.reduces_done < 200)
+    site.named("one").kill()
+    assert txn.result(30) == job.run()
+    assert txn.progress.term == 2
+    assert txn.progress.executed_again == 0
+
+
+def test_server_after_server_is_killed_and_the_last_peer_finishes_alone(site: Site) -> None:
+    """New peers join meanwhile; in the end only the owner is left, with workers of its own."""
+    peer = site.here("owner", slots=1, serves=True)
+    helpers = [site.start(slots=1) for _ in range(3)]
+    job = slow_job(500)
+    txn = peer.submit(job)
+    rng = random.Random(5)
+    for round_ in range(4):
+        at(txn, 0.1 + 0.2 * round_, 500)
+        status = peer.status()
+        victim = next(h for h in helpers if status.serving or h.name == status.server)
+        helpers.remove(victim)
+        victim.kill()
+        if round_ < 2:
+            helpers.insert(rng.randrange(2), site.start(slots=1))
+        until("a server", lambda: agree([peer]))
+    for helper in helpers:
+        helper.kill()
+    assert txn.result(60) == answer(500)
+    assert txn.progress.executed_again == 0
+    assert [member.name for member in peer.status().members] == ["owner"]
+
+
+def test_four_reigns_end_by_kill_within_one_job(site: Site) -> None:
+    """Here the owner never serves: each kill is the death of a server."""
+    for _ in range(2):
+        site.start(slots=1)
+    peer = site.here("owner", serves=False)
+    job = slow_job(400)
+    txn = peer.submit(job)
+    for reign in range(1, 5):
+        at(txn, 0.15 * reign, 400)
+        site.start(slots=1)
+        site.server(peer).kill()
+        until("the next reign", lambda r=reign: resumed(txn, r))  # type: ignore[misc]
+    assert txn.result(30) == answer(400)
+    assert txn.progress.term == 5
+    assert txn.progress.executed_again == 0
+
+
+def test_a_frozen_server_is_replaced_and_abdicates_when_it_wakes(site: Site) -> None:
+    site.start("one", slots=2)
+    site.start("two", slots=2)
+    peer = site.here("three")
+    status = peer.status()
+    assert (status.server, status.term) == ("one", 1)
+    job = slow_job(300)
+    txn = peer.submit(job)
+    at(txn, 0.2, 300)
+    site.named("one").freeze()
+    frozen = time.monotonic()
+    until("a task of the new server", lambda: resumed(txn, 1), 8.0)
+    print(f"replaced after {time.monotonic() - frozen:.1f} s")
+    assert peer.status().address == f"127.0.0.1:{site.port + 1}"
+    assert txn.result(30) == answer(300)
+    site.named("one").thaw()
+
+    def followed() -> bool:
+        status = peer.status()
+        return status.term > 1 and "one" in [member.name for member in status.members]
+
+    until("the old server follows the new one", followed, 10.0)
+    assert sorted(m.name for m in peer.status().members) == ["one", "three", "two"]
+    again = peer.submit(job)
+    assert again.result(30) == answer(300)
+    assert len(again.progress.peers) == 2, "the one that woke works again"
+
+
+def test_a_server_that_wakes_within_the_job_doubles_nothing(site: Site) -> None:
+    quick = {"silence_seconds": 1.5, "heartbeat_seconds": 0.25}
+    site.start("one", slots=2, **quick)
+    site.start("two", slots=2, **quick)
+    peer = site.here("three", **quick)
+    txn = peer.submit(slow_job(900))
+    at(txn, 0.1, 900)
+    site.named("one").freeze()
+    until("a task of the new server", lambda: resumed(txn, 1), 8.0)
+    site.named("one").thaw()
+    assert txn.result(30) == answer(900)
+    until("one server for all", lambda: len(peer.status().members) == 3, 10.0)
+
+
+def test_a_worker_peer_is_killed_and_its_neighbour_adopts_its_outputs(site: Site) -> None:
+    site.start("one", slots=1)
+    site.start("two", slots=1)
+    peer = site.here("three")
+    job = slow_job()
+    txn = peer.submit(job)
+    at(txn, 0.5)
+    site.named("two").kill()
+    assert txn.result(30) == answer()
+    assert txn.progress.executed_again == 0
+    assert txn.progress.term == 1
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_a_peer_with_finished_outputs_leaves_well_in_the_middle(site: Site, name: str) -> None:
+    """``one`` is the server; that it leaves is a change of reign, not of results."""
+    site.start("one", slots=1)
+    site.start("two", slots=1)
+    peer = site.here("three")
+    job = slow_job()
+    txn = peer.submit(job)
+    at(txn, 0.5)
+    site.named(name).leave()
+    site.named(name).ended(5.0)
+    assert txn.result(30) == answer()
+    assert txn.progress.executed_again == 0
+    assert txn.progress.term == (2 if name == "one" else 1)
+
+
+def test_the_work_of_peers_that_all_died_while_a_new_one_joins(site: Site) -> None:
+    """Every worker dies at once; the owner alone is left, and a newcomer finishes the job."""
+    site.start("one", slots=1)
+    site.start("two", slots=1)
+    peer = site.here("three")
+    job = slow_job()
+    txn = peer.submit(job)
+    at(txn, 0.3)
+    site.named("one").kill()
+    site.named("two").kill()
+    site.start("four", slots=2)
+    assert txn.result(30) == answer()
+    assert txn.progress.executed_again == 0, "the owner adopted what the dead had finished"
+
+
+def test_many_peers_started_at_the_same_moment_agree(site: Site) -> None:
+    began = time.monotonic()
+    processes = [site.begin(slots=0) for _ in range(11)]
+    peer: Peer = site.here("twelfth")
+    for process in processes:
+        process.said("joined")
+    print(f"joined after {time.monotonic() - began:.1f} s")
+    until("all twelve follow one server", lambda: len(peer.status().members) == 12, 10.0)
+    assert sum(member.serving for member in peer.status().members) == 1
