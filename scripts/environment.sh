@@ -16,8 +16,13 @@ environment() {
     python="$venv/bin/python"
     if ! cmp -s "$top/pyproject.toml" "$stamp" || ! "$python" -c '' 2>/dev/null; then
         echo "preparing $(basename "$venv") (once) ..." >&2
-        "$base" -m venv --clear "$venv"
-        "$python" -m pip install --quiet --disable-pip-version-check -e "$top${1:+[$1]}"
+        local pip=("$python" -m pip)
+        if ! "$base" -m venv --clear "$venv" >/dev/null 2>&1; then
+            # Some systems' Python comes without the bundled pip: then the system's pip is used.
+            "$base" -m venv --clear --without-pip "$venv"
+            pip=("$base" -m pip --python "$python")
+        fi
+        "${pip[@]}" install --quiet --disable-pip-version-check -e "$top${1:+[$1]}"
         cp "$top/pyproject.toml" "$stamp"
     fi
 }
