@@ -264,16 +264,25 @@ class Dispatcher:
             txn.calls.pop(peer, None)
             txn.sizes.pop(peer, None)
 
-    @staticmethod
-    def _lose_at(txn: Transaction, holding: Holding, peer: str, until: float | None) -> None:
+    def _lose_at(self, txn: Transaction, holding: Holding, peer: str, until: float | None) -> None:
         output = holding.output
         plan = txn.plans.get(output.kind)
         if plan is None or not plan.has(output.start, output.stop):
             return
         tile = plan.lose(output, peer)
         if tile is not None and until is not None:
-            plan.expect(tile.start, tile.stop, peer)
-            txn.waiting[peer] = until
+            estate = self._estate(output, peer)
+            plan.expect(tile.start, tile.stop, estate)
+            txn.waiting[estate] = until
+
+    def _estate(self, output: Output, peer: str) -> str:
+        """With whose estate an output of a gone peer will be announced: one that it had adopted
+        lies in the folder of its producer, which someone has to adopt anew."""
+        producer = output.producer
+        if producer == peer or self._state.roster.named(producer) is not None:
+            return peer
+        self._state.buried.pop(producer, None)
+        return producer
 
     def halt(self, txn: Transaction) -> None:
         """Stop every attempt of a transaction."""

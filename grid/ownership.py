@@ -58,6 +58,7 @@ class Ledger:
         }
         self._entries: dict[tuple[Kind, int, int, str], LedgerEntry] = {}
         self._finished: dict[Kind, Tiling[bool]] = {k: Tiling(n, False) for k, n in extents.items()}
+        self._peers: dict[str, None] = {}
         self.again = 0
 
     def note(self, progress: Progress) -> None:
@@ -73,6 +74,7 @@ class Ledger:
             elif any(done for _, _, done in finished.inside(entry.start, entry.stop)):
                 self.again += 1
             self._entries[self._key(entry)] = entry
+            self._peers[entry.peer] = None
 
     @staticmethod
     def _key(entry: LedgerEntry) -> tuple[Kind, int, int, str]:
@@ -83,7 +85,7 @@ class Ledger:
 
     def peers(self) -> tuple[str, ...]:
         """Everyone who works or worked on it, in the order first heard of."""
-        return tuple(dict.fromkeys(entry.peer for entry in self._entries.values()))
+        return tuple(self._peers)
 
 
 @dataclass(slots=True)
