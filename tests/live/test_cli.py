@@ -1,0 +1,243 @@
+"""The ``grid`` command as its users run it: processes, signals, exit statuses, output."""
+
+import json
+import os
+import pickle
+import pty
+import select
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.live.harness import Process, Site, until
+
+pytestmark = pytest.mark.live
+
+JOBS = """
+import time
+from peers import Job
+
+def pairs(key, value):
+    print("mapping", key)
+    yield value % 3, value
+
+def slowly(key, value):
+    time.sleep(0.02)
+    yield value % 3, value
+
+def fails(key, value):
+    if key == 5:
+        raise ValueError("five")
+    yield key, value
+
+def forever(key, value):
+    while True:
+        time.sleep(0.1)
+
+def total(key, values):
+    return sum(values)
+
+job = Job(range(30), pairs, reducefn=total)
+slow = Job(range(80), slowly, reducefn=total)
+failing = Job(range(10), fails)
+endless = Job(range(4), forever)
+"""
+
+ANSWER = {rest: sum(range(rest, 30, 3)) for rest in range(3)}
+
+
+def grid(site: Site, *arguments: str, name: str = "", **environment: str) -> Process:
+    """Run the command in the site's folder."""
+    name = name or f"grid{len(site.processes)}"
+    command = [sys.executable, "-W", "error", "-m", "peers", *arguments]
+    process = Process(site, name, command, cwd=site.folder, env={**os.environ, **environment})
+    site.processes.append(process)
+    return process
+
+
+def ends(process: Process, code: int = 0) -> str:
+    """Wait until a command has ended with this status; return what it printed."""
+    got = process.process.wait(30)
+    assert got == code, f"{process.name}: {got}\n{process.out}\n{process.err}"
+    assert "Traceback" not in process.err or "mapfn" in process.err
+    return process.out
+
+
+def up(site: Site, name: str, *arguments: str, slots: int = 1) -> Process:
+    process = grid(site, "up", "--name", name, "--slots", str(slots), *arguments, name=name)
+    process.said(f"{name} ")
+    return process
+
+
+@pytest.fixture
+def jobs(site: Site) -> Site:
+    (site.folder / "jobs.py").write_text(JOBS)
+    return site
+
+
+def test_a_grid_from_up_to_down(jobs: Site) -> None:
+    site = jobs
+    first, second = up(site, "first", slots=2), up(site, "second")
+    assert first.said("first serves at 127.0.0.1:").endswith("term 1, 2 slots")
+    assert second.said("second follows first at ").endswith("term 1, 1 slot")
+    shown = ends(grid(site, "status"))
+    assert "first serves at" in shown
+    assert "2 peers, 3 slots, 0 transactions" in shown
+    assert "standby" in shown
+    status = json.loads(ends(grid(site, "status", "--json")))
+    assert (status["server"], status["term"], status["slots"]) == ("first", 1, 3)
+    assert [peer["name"] for peer in status["peers"]] == ["first", "second"]
+    submitted = grid(site, "submit", "jobs:job")
+    lines = ends(submitted).splitlines()
+    assert {int(key): int(value) for key, value in (line.split("\t") for line in lines)} == ANSWER
+    assert "] mapping 29" in submitted.err  # and not among the results
+    assert ends(grid(site, "down")) == "2 peers left, none remains\n"
+    assert first.ended().endswith("first leaves: the grid goes down\n")
+    assert second.ended().endswith("second leaves: the grid goes down\n")
+
+
+def test_no_grid_is_said_soon_in_one_line(jobs: Site) -> None:
+    commands = (["status"], ["down"], ["submit", "jobs:job"])
+    for process, (name, *_) in [(grid(jobs, *command), command) for command in commands]:
+        assert ends(process, 1) == ""
+        assert process.err.startswith(f"grid {name}: no grid named 'grid' answers on this host")
+        assert process.err.count("\n") == 1
+
+
+def test_another_key_is_said(site: Site) -> None:
+    peer = grid(site, "up", "--name", "locked", name="locked", GRID_PASSWORD="the right one")
+    peer.said("locked serves")
+    stranger = grid(site, "status", GRID_PASSWORD="a wrong one")
+    ends(stranger, 1)
+    assert "another key or password" in stranger.err
+    ends(grid(site, "down", GRID_PASSWORD="the right one"))
+    peer.ended()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_up_leaves_well_when_told_to(site: Site, number: signal.Signals) -> None:
+    peer = up(site, "peer")
+    peer.process.send_signal(number)
+    assert peer.ended().endswith(f"peer leaves: {number.name}\n")
+
+
+def test_down_spares_the_scripts_of_users_and_counts_them(site: Site) -> None:
+    script = site.start("script")
+    peer = up(site, "peer")
+    expected = "1 peer left, 1 remains (not started by `grid up`)\n"
+    assert ends(grid(site, "down")) == expected
+    peer.ended()
+    assert script.process.poll() is None
+
+
+def test_results_in_every_form(jobs: Site) -> None:
+    site = jobs
+    peer = up(site, "peer")
+    runs = [
+        grid(site, "submit", "jobs:job", "--json"),
+        grid(site, "submit", "jobs:job", "--output", "results.pickle"),
+        grid(site, "submit", "jobs:job", "--limit", "1", "--name", "shared"),
+        grid(site, "submit", "jobs:failing", "--on-error", "skip"),
+    ]
+    as_json, as_pickle, limited, skipping = [ends(run) for run in runs]
+    assert dict(json.loads(as_json)) == ANSWER
+    assert as_pickle == ""
+    assert pickle.loads((site.folder / "results.pickle").read_bytes()) == ANSWER
+    assert limited.count("\n") == 1
+    assert "and 2 more" in runs[2].err
+    assert skipping.count("\n") == 9
+    assert "left out because a function raised: 1 (5)" in runs[3].err
+    peer.process.send_signal(signal.SIGTERM)
+    peer.ended()
+
+
+def test_a_failed_job_shows_the_users_traceback(jobs: Site) -> None:
+    peer = up(jobs, "peer")
+    submitted = grid(jobs, "submit", "jobs:failing")
+    assert ends(submitted, 1) == ""
+    assert submitted.err.startswith("grid submit: ValueError: five in mapfn at key 5")
+    assert 'raise ValueError("five")' in submitted.err
+    assert "peers/cli" not in submitted.err
+    peer.process.send_signal(signal.SIGTERM)
+    peer.ended()
+
+
+def running(site: Site) -> int:
+    """How many transactions the grid has."""
+    return len(json.loads(ends(grid(site, "status", "--json")))["transactions"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_submit_withdraws_its_job(jobs: Site, number: signal.Signals) -> None:
+    peer = up(jobs, "peer")
+    submitted = grid(jobs, "submit", "jobs:endless")
+    until("the job runs", lambda: running(jobs))
+    submitted.process.send_signal(number)
+    ends(submitted, 128 + number)
+    assert submitted.err == "grid submit: cancelled\n"
+    assert not running(jobs)
+    peer.process.send_signal(signal.SIGTERM)
+    peer.ended()
+
+
+def test_a_submitted_job_outlives_the_server(jobs: Site) -> None:
+    first, second = up(jobs, "first"), up(jobs, "second")
+    submitted = grid(jobs, "submit", "jobs:slow", "--json")
+    until("the job runs", lambda: running(jobs))
+    first.kill()
+    second.said("second serves now")
+    answer = {rest: sum(range(rest, 80, 3)) for rest in range(3)}
+    assert dict(json.loads(ends(submitted))) == answer
+    second.process.send_signal(signal.SIGTERM)
+    second.ended()
+
+
+def test_progress_is_shown_on_a_terminal(jobs: Site) -> None:
+    peer = up(jobs, "peer")
+    ours, theirs = pty.openpty()
+    script = f"exec {sys.executable} -W error -m peers submit jobs:slow 2>{os.ttyname(theirs)}"
+    process = Process(jobs, "terminal", ["/bin/sh", "-c", script], cwd=jobs.folder)
+    jobs.processes.append(process)
+    until("it shows something", lambda: select.select([ours], [], [], 0)[0])
+    os.close(theirs)
+    shown = _read_all(ours)
+    os.close(ours)
+    assert len(ends(process).splitlines()) == 3
+    assert b"map" in shown
+    assert b"/80" in shown
+    assert b"peer serves, term 1" in shown
+    peer.process.send_signal(signal.SIGTERM)
+    peer.ended()
+
+
+def _read_all(descriptor: int) -> bytes:
+    """Read a terminal until its other end is closed."""
+    shown = b""
+    while True:
+        try:
+            piece = os.read(descriptor, 65536)
+        except OSError:  # how Linux says that the other end is closed
+            return shown
+        if not piece:
+            return shown
+        shown += piece
+
+
+def test_a_reader_that_leaves_is_no_error(jobs: Site) -> None:
+    peer = up(jobs, "peer")
+    (jobs.folder / "many.py").write_text(
+        "from peers import Job\n"
+        "def pairs(key, value):\n"
+        "    yield key, 'x' * 100\n"
+        "job = Job(range(5000), pairs)\n"
+    )
+    script = f"{sys.executable} -W error -m peers submit many:job | head -n 1"
+    process = Process(jobs, "shell", ["/bin/sh", "-c", script], cwd=jobs.folder)
+    jobs.processes.append(process)
+    assert process.ended().count("\n") == 1
+    assert process.err == ""
+    peer.process.send_signal(signal.SIGTERM)
+    peer.ended()
+    assert not list(Path(jobs.folder).glob(".*-*"))
