@@ -85,6 +85,7 @@ class Dispatcher:
                 owners=self.owners(txn),
                 sources=sources,
                 deaths=tile.deaths,
+                riding=txn.riding_for(member.ref.peer, kind),
             ),
         )
 
