@@ -303,7 +303,13 @@ class ClientCore:
         deadline = None if event.deadline_seconds is None else now + event.deadline_seconds
         self._say(
             *self.ownership.submit(
-                event.txn, event.meta, event.name, event.fingerprint, event.fresh, deadline
+                event.txn,
+                event.meta,
+                event.name,
+                event.fingerprint,
+                event.fresh,
+                deadline,
+                event.riding,
             )
         )
 

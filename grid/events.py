@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grid.messages import (
+    NOTHING_RIDING,
     Address,
     Failure,
     Held,
@@ -18,6 +19,7 @@ from grid.messages import (
     PeerRef,
     RecordMeta,
     Reign,
+    Riding,
     Welcome,
 )
 
@@ -123,6 +125,7 @@ class SubmitRequested:
     fingerprint: dict[str, str]
     fresh: bool
     deadline_seconds: float | None
+    riding: Riding = NOTHING_RIDING
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,6 +138,17 @@ class RecordMeta(Struct, frozen=True):
     speculate: bool = True
 
 
+class Riding(Struct, frozen=True, array_like=True):
+    """What is small enough to ride in messages: a record's head, and its items if it is a single
+    small one. Bytes that only workers open; empty where they have to be fetched."""
+
+    head: bytes = b""
+    items: bytes = b""
+
+
+NOTHING_RIDING = Riding()
+
+
 # ------------------------------------------------------------------------------ greeting
 
 
@@ -229,6 +240,7 @@ class Submit(Struct, frozen=True, tag=True):
     fresh: bool = False
     accepted: bool = False
     ledger: tuple[LedgerEntry, ...] = ()
+    riding: Riding = NOTHING_RIDING
 
 
 class Cancel(Struct, frozen=True, tag=True):
@@ -427,6 +439,7 @@ class Assign(Struct, frozen=True, tag=True):
     owners: tuple[PeerRef, ...]
     sources: tuple[Source, ...] = ()
     deaths: int = 0
+    riding: Riding = NOTHING_RIDING
 
 
 class CancelTask(Struct, frozen=True, tag=True):

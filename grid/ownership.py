@@ -18,6 +18,7 @@ from typing import Literal
 from grid.effects import AdoptRecord, ClientEffect, Deliver, FetchResult, Reject, RejectName
 from grid.effects import ShowProgress as Show
 from grid.messages import (
+    NOTHING_RIDING,
     Accepted,
     Acknowledge,
     Adopt,
@@ -36,6 +37,7 @@ from grid.messages import (
     Progress,
     RecordMeta,
     Rejected,
+    Riding,
     Submit,
 )
 from grid.ranges import Tiling
@@ -97,6 +99,7 @@ class _Owned:
     fresh: bool
     ledger: Ledger
     deadline: float | None
+    riding: Riding
     state: State = "pending"
     accepted: bool = False
     again_at: float | None = None
@@ -125,8 +128,9 @@ class Ownership:
         fingerprint: dict[str, str],
         fresh: bool,
         deadline: float | None,
+        riding: Riding = NOTHING_RIDING,
     ) -> list[FromClient]:
-        owned = _Owned(txn, meta, name, fingerprint, fresh, Ledger(meta), deadline)
+        owned = _Owned(txn, meta, name, fingerprint, fresh, Ledger(meta), deadline, riding)
         self._owned[txn] = owned
         return [self._submission(owned)]
 
@@ -163,6 +167,7 @@ class Ownership:
             fresh=owned.fresh and not owned.accepted,
             accepted=owned.accepted,
             ledger=owned.ledger.entries(),
+            riding=owned.riding,
         )
 
     def resubmissions(self) -> list[FromClient]:
@@ -199,6 +204,7 @@ class Ownership:
             return []
         owned.meta = meta
         owned.ledger = Ledger(meta)
+        owned.riding = NOTHING_RIDING
         return [self._submission(owned)]
 
     def not_adopted(self, txn: str, now: float) -> None:

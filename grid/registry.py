@@ -11,6 +11,7 @@ from typing import Literal
 
 from grid.batches import BatchSizer
 from grid.messages import (
+    NOTHING_RIDING,
     Failure,
     Holding,
     Kind,
@@ -18,6 +19,7 @@ from grid.messages import (
     Output,
     PeerRef,
     RecordMeta,
+    Riding,
     Source,
 )
 from grid.plan import Plan, Tile, aligned_size
@@ -71,6 +73,9 @@ class Transaction:
     dirty: bool = False
     ran: int = 0
     skipped: tuple[int, ...] = ()
+    riding: Riding = NOTHING_RIDING
+    head_given: dict[str, None] = field(default_factory=dict)
+    """The peers to whom the record's head has been sent along."""
     reduce_size: int = 0
     ownerless_until: float | None = None
     retained_until: float | None = None
@@ -173,6 +178,12 @@ class Transaction:
                 return None
             by_holder.setdefault(holder, []).append(tile.holding.output)
         return tuple(Source(where[peer], tuple(outs)) for peer, outs in by_holder.items())
+
+    def riding_for(self, peer: str, kind: Kind) -> Riding:
+        """What rides with a task: the head for a peer that has not had it, a single item."""
+        head = b"" if peer in self.head_given else self.riding.head
+        self.head_given[peer] = None
+        return Riding(head, self.riding.items if kind == "map" else b"")
 
     # -- the ledger's news -------------------------------------------------------------
 

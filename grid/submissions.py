@@ -117,6 +117,7 @@ class Submissions:
         txn.ownerless_until = None
         self._state.send(member, Accepted(message.txn, txn.meta.record))
         if message.meta.record == txn.meta.record:
+            txn.riding = message.riding if message.riding.head else txn.riding
             self._expect(txn, message, now)
         self._snapshot(txn)
         self.deliver(txn)

@@ -10,11 +10,14 @@ import random
 import secrets
 import sys
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
+
+from msgspec import structs
 
 from grid import effects as fx
 from grid import events as ev
@@ -22,6 +25,7 @@ from grid.client_core import ClientCore
 from grid.errors import Bug, CannotJoin, GridError, NameConflict, PeerClosed
 from grid.job import Job
 from grid.messages import Address, FetchRecord, PeerRef, RecordMeta, Status
+from grid.pickling import show
 from peers.addresses import host_id, listen_hosts, local_host_towards
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.bulk_server import BulkServer
@@ -67,6 +71,7 @@ class Engine:
         self._closing = threading.Lock()
         self._transactions: dict[str, Transaction] = {}
         self._submissions: dict[str, Submission] = {}
+        self._delivered: weakref.WeakSet[Transaction] = weakref.WeakSet()
         self._room = threading.BoundedSemaphore(OPEN_TRANSACTIONS_MAX)
         self._askers: list[Future[Status]] = []
         security = secure(
@@ -155,8 +160,10 @@ class Engine:
             self._bulk_server.close()
             self._bulk_client.close()
             self._crew.close()
-            self.store.leave()
             self._callbacks.close()
+            for transaction in list(self._delivered):
+                transaction._hold()
+            self.store.leave()
             for transaction in list(self._transactions.values()):
                 transaction._fail(PeerClosed(f"{self.me.name} was closed before the result came"))
             self._transactions.clear()
@@ -226,7 +233,13 @@ class Engine:
         submission.records.append(record)
         self.client.post(
             ev.SubmitRequested(
-                txn, meta, submission.name, parts, submission.fresh, submission.deadline_seconds
+                txn,
+                meta,
+                submission.name,
+                parts,
+                submission.fresh,
+                submission.deadline_seconds,
+                self.records.riding(record),
             )
         )
         return transaction
@@ -280,6 +293,7 @@ class Engine:
         if effect.meta.shape == "everywhere":
             names = _told_apart([holder for _, holder in effect.holdings])
         job = submission.job
+        self._delivered.add(transaction)
 
         def tell() -> None:
             transaction._resolve(results, names, effect.skipped)
@@ -291,7 +305,11 @@ class Engine:
     def reject(self, effect: fx.Reject) -> None:
         transaction, _ = self._take(effect.txn)
         if transaction is not None:
-            self._callbacks.give(lambda: transaction._fail(as_error(effect.failure)))
+            failure = effect.failure
+            if not failure.key and 0 <= failure.item < len(transaction._keys):
+                # Who saw the death knew the number of the item; only an owner knows its key.
+                failure = structs.replace(failure, key=show(transaction._keys[failure.item]))
+            self._callbacks.give(lambda: transaction._fail(as_error(failure)))
 
     def reject_name(self, effect: fx.RejectName) -> None:
         transaction, _ = self._take(effect.txn)

@@ -1,6 +1,7 @@
 """Getting a task's code and inputs at hand, before it takes a slot.
 
-Code comes from an owner once a record, items from an owner for each map task. Segments are read in
+Code comes from an owner once a record, items from an owner for each map task, unless they are
+so small that they rode along with the order. Segments are read in
 place where their holder shares this host, and fetched where it does not. All of it blocks, so it
 runs on the data threads; what comes of it is a worker's task, or a reason.
 """
@@ -81,8 +82,8 @@ class Inputs:
         """Get everything a task needs. Raises ``InputsAbsent``."""
         head = self._head(assign)
         if assign.kind == "map":
-            indices = range(assign.start, assign.stop)
-            items = self.items(assign, tuple(indices), resolve=False)
+            indices = tuple(range(assign.start, assign.stop))
+            items = assign.riding.items or self.items(assign, indices, resolve=False)
             return Ready(head, items, (), (), ())
         found, fetched = self._segments(assign)
         ordered = sorted(found, key=lambda pair: pair[0].start)
@@ -102,6 +103,8 @@ class Inputs:
 
     def _head(self, assign: Assign) -> Head:
         head = self._heads.get(assign.record)
+        if head is None and assign.riding.head:
+            head = self._heads[assign.record] = Head.decode(assign.riding.head)
         if head is None:
             with self._lock:  # one thread asks, the others wait for its answer
                 head = self._heads.get(assign.record)

@@ -19,12 +19,15 @@ from msgspec import Struct, msgpack
 
 from grid.errors import NotPicklable
 from grid.job import Job
-from grid.messages import Failure, Output
+from grid.messages import Failure, Output, Riding
 from grid.pickling import show
 from peers.bulk import Blob, NotHere
 from peers.segment import SegmentCorrupt, SegmentMissing, slice_segment
 from peers.shipping import Code, pickle_value
 from peers.store import Store
+
+RIDING_BYTES_MAX = 8 << 10
+"""What may ride in messages: the server carries it, so it must be small against a task's rest."""
 
 
 class Head(Struct, frozen=True, array_like=True):
@@ -45,20 +48,29 @@ class Head(Struct, frozen=True, array_like=True):
 
 @dataclass
 class OwnedRecord:
-    """One record, frozen. ``keys`` in datasource order; ``value`` reads the datasource."""
+    """One record, frozen. ``keys`` in datasource order; ``value`` reads the datasource, ``plain``
+    says that this costs nothing and cannot fail."""
 
     head: Head
     keys: list[Any]
     value: Callable[[Any], Any]
     reference: Callable[[Any], Any] | None
     shipped: tuple[str, ...]
+    plain: bool
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 def own(job: Job, head: Head, keys: list[Any]) -> OwnedRecord:
     """Freeze a job's record around its datasource."""
     shipped = Code.decode(head.code).shipped
-    return OwnedRecord(head, keys, job.value, getattr(job.datasource, "reference", None), shipped)
+    return OwnedRecord(
+        head=head,
+        keys=keys,
+        value=job.value,
+        reference=getattr(job.datasource, "reference", None),
+        shipped=shipped,
+        plain=type(job.datasource) in (dict, list, tuple, range),
+    )
 
 
 def digest(head: Head, keys: list[Any], nonce: str) -> str:
@@ -85,6 +97,21 @@ class Records:
 
     def forget(self, record: str) -> None:
         self._records.pop(record, None)
+
+    def riding(self, record: str) -> Riding:
+        """What of a record is small enough to ride in messages. A value is read here only where
+        that is no more than looking into a list or dict."""
+        owned = self._records[record]
+        head = owned.head.encode()
+        if len(head) > RIDING_BYTES_MAX:
+            return Riding()
+        if len(owned.keys) != 1 or not owned.plain:
+            return Riding(head)
+        try:
+            items = bytes(self.items(record, (0,), resolve=False)[0])
+        except NotHere:
+            return Riding(head)  # what is wrong with it is told when a task needs it
+        return Riding(head, items if len(items) <= RIDING_BYTES_MAX else b"")
 
     def _owned(self, record: str) -> OwnedRecord:
         owned = self._records.get(record)
