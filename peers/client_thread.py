@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol, assert_never
 
 import tenacity
+from msgspec import structs
 
 from grid import effects as fx
 from grid import events as ev
@@ -316,9 +317,11 @@ class ClientThread(CoreThread):
                 self._done_with(event.attempt)
                 sealed = ev.TaskSealed(event.attempt, event.holding, event.sizes, event.seconds)
                 self.take(sealed)
-            case Raised() | Died():
+            case Raised():
                 self._done_with(event.attempt)
                 self.take(ev.TaskBroke(event.attempt, event.failure))
+            case Died():
+                self._died(event)
             case Refused():
                 self._refused(event)
             case NeedItems():
@@ -329,6 +332,15 @@ class ClientThread(CoreThread):
                 self.take(ev.OutputPrinted(event.record, event.stream, event.text))
             case _:
                 assert_never(event)
+
+    def _died(self, event: Died) -> None:
+        """The server isolates the item that a worker died on, and its owner names it."""
+        assign = self._assigned.get(event.attempt)
+        failure = event.failure
+        if assign is not None and assign.kind == "map" and event.item is not None:
+            failure = structs.replace(failure, item=event.item)
+        self._done_with(event.attempt)
+        self.take(ev.TaskBroke(event.attempt, failure))
 
     def _refused(self, event: Refused) -> None:
         ready = self._ready.get(event.attempt)

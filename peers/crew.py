@@ -51,5 +51,6 @@ class Crew(Generic[T]):
     def _work(self) -> None:
         while (taken := self._queue.get()) is not None:
             self._serve(taken[0])
+            del taken  # what it refers to must not live on until there is something else to do
             with self._lock:
                 self._free += 1

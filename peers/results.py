@@ -6,6 +6,7 @@ a time, and removes them when they are read or no longer wanted.
 """
 
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,19 +83,21 @@ class Results:
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self._paths = paths
+        self._held: list[list[bytes]] | None = None
+        self._holding = threading.Lock()
         self._finalizer = weakref.finalize(self, _remove, paths, os.getpid())
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
         """Stream the results, one chunk in memory at a time."""
-        for path in self._paths:
-            yield from _pairs_in(path)
+        for number in range(len(self._paths)):
+            yield from self._pairs_of(number)
 
     def as_dict(self) -> dict[Any, Any]:
         """Return all results. Raises ``BadJob`` if two have one key."""
         results: dict[Any, Any] = {}
         count = 0
-        for path in self._paths:
-            for chunk in _chunks_in(path):
+        for number in range(len(self._paths)):
+            for chunk in self._chunks_of(number):
                 results.update(zip(chunk.keys, chunk.values, strict=True))
                 count += len(chunk.keys)
         # Chunk by chunk is several times faster than pair by pair, which can say what is wrong.
@@ -102,19 +105,31 @@ class Results:
 
     def segments(self) -> Iterator[list[tuple[Any, Any]]]:
         """Stream the results of each segment apart."""
-        for path in self._paths:
-            yield list(_pairs_in(path))
+        for number in range(len(self._paths)):
+            yield list(self._pairs_of(number))
+
+    def hold(self) -> None:
+        """Take what is not read yet into memory, as bytes: the folder is about to go."""
+        with self._holding:
+            if self._held is None:
+                self._held = [_read(path) for path in self._paths]
+        self._finalizer()
 
     def close(self) -> None:
         """Remove the files."""
         self._finalizer()
 
+    def _chunks_of(self, number: int) -> Iterator[Pairs]:
+        with self._holding:
+            held = self._held
+            chunks = _read(self._paths[number]) if held is None else held[number]
+        return map(decode_pairs, chunks)
 
-def _pairs_in(path: Path) -> Iterator[tuple[Any, Any]]:
-    for chunk in _chunks_in(path):
-        yield from zip(chunk.keys, chunk.values, strict=True)
+    def _pairs_of(self, number: int) -> Iterator[tuple[Any, Any]]:
+        for chunk in self._chunks_of(number):
+            yield from zip(chunk.keys, chunk.values, strict=True)
 
 
-def _chunks_in(path: Path) -> Iterator[Pairs]:
-    for _, chunks in read_partitions(path, 0, ALL_PARTITIONS):
-        yield from map(decode_pairs, chunks)
+def _read(path: Path) -> list[bytes]:
+    partitions = read_partitions(path, 0, ALL_PARTITIONS)
+    return [chunk for _, chunks in partitions for chunk in chunks]

@@ -81,8 +81,10 @@ class Transaction(Future[dict[Any, Any]]):
         """Stream the results as (key, value) pairs, in the order of ``result()``, without building
         one dict. Waits for the end of the job first. May be called again."""
         self._wait(timeout)
-        results = self._results
-        assert results is not None
+        results, opened = self._results, self._opened
+        if results is None:
+            assert isinstance(opened, dict), "closed since the result was opened"
+            return iter(opened.items())
         return self._named(results) if self._names is not None else results.pairs()
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -159,6 +161,14 @@ class Transaction(Future[dict[Any, Any]]):
         assert self._names is not None
         for name, pairs in zip(self._names, results.segments(), strict=True):
             yield name, pairs[0][1]
+
+    def _hold(self) -> None:
+        """The peer closes: a result that nobody has opened yet stays readable."""
+        with self._opening:
+            if isinstance(self._opened, dict):
+                self._results = None
+            elif self._results is not None:
+                self._results.hold()
 
     def _show(self, shown: ShowProgress) -> None:
         self._progress = Progress(

@@ -22,7 +22,8 @@ def site(
     errors = [
         record.getMessage() + (f"\n{record.exc_text}" if record.exc_text else "")
         for when in ("setup", "call", "teardown")
-        for record in caplog.get_records(when)  # type: ignore[arg-type]
-        if record.levelno >= logging.ERROR and record.name.split(".")[0] in ("grid", "peers", "concurrent", "asyncio")
+        for record in caplog.get_records(when)
+        if record.levelno >= logging.ERROR
+        and record.name.split(".")[0] in ("grid", "peers", "concurrent", "asyncio")
     ]
     assert not errors, errors

@@ -1,4 +1,4 @@
-"""One peer is a whole grid: what it answers is what ``Job.run()`` answers, for every kind of job."""
+"""One peer is a whole grid: it answers as ``Job.run()`` does, for every kind of job."""
 
 import asyncio
 import concurrent.futures
@@ -50,7 +50,9 @@ JOBS = {
     "value lists": Job(NUMBERS, pairs_of),
     "no map": Job({"a": [3, 1], "b": 5}, reducefn=largest),
     "finish": Job(NUMBERS, pairs_of, reducefn=total, finishfn=lambda k, v: (k, v * 2)),
-    "finish once": Job(NUMBERS, pairs_of, reducefn=total, finishfn=lambda kvs: [("n", len([*kvs]))]),
+    "finish once": Job(
+        NUMBERS, pairs_of, reducefn=total, finishfn=lambda kvs: [("n", len([*kvs]))]
+    ),
     "a mapping": Job({"x": 1, "y": 2}, lambda k, v: {v: k, 0: k}),
     "no pairs": Job(NUMBERS, lambda k, v: None),
     "nothing": Job([], pairs_of, reducefn=total, finishfn=dict),
@@ -100,7 +102,9 @@ def test_files_and_lines_are_read_by_workers(site: Site) -> None:
     lines = Job(Lines(str(folder / "*.txt"), bytes_per_item=30), words, reducefn=total)
     assert peer.submit(lines).result(20) == {"ein": 21, "Haus": 21, "é": 21}
     paths = Job(Files(str(folder / "*.txt"), mode="path"), lambda k, path: [(path, os.getpid())])
-    assert os.getpid() not in {pid for pids in peer.submit(paths).result(20).values() for pid in pids}
+    assert os.getpid() not in {
+        pid for pids in peer.submit(paths).result(20).values() for pid in pids
+    }
 
 
 def test_a_file_that_changed_since_it_was_listed_is_an_error_that_says_so(site: Site) -> None:
@@ -170,7 +174,7 @@ def test_transactions_are_futures(site: Site) -> None:
     called: list[Any] = []
     transactions = [peer.submit(Job([n], slowly, reducefn=total)) for n in range(8)]
     transactions[0].add_done_callback(called.append)
-    done, open_ = concurrent.futures.wait(transactions, 20)
+    _done, open_ = concurrent.futures.wait(transactions, 20)
     assert not open_
     assert list(concurrent.futures.as_completed(transactions, 20))
     assert [txn.result() for txn in transactions] == [
@@ -178,7 +182,8 @@ def test_transactions_are_futures(site: Site) -> None:
     ]
     until("the callback", lambda: called == [transactions[0]])
     assert transactions[0].exception() is None
-    assert transactions[0].done() and not transactions[0].cancel()
+    assert transactions[0].done()
+    assert not transactions[0].cancel()
 
 
 def test_transactions_can_be_awaited(site: Site) -> None:
