@@ -229,10 +229,14 @@ class Registry:
 
     def end(self, record: str) -> None:
         """Forget a transaction; remember that it ended."""
+        self.forget(record)
+        self.bury(record)
+
+    def forget(self, record: str) -> None:
+        """Forget a transaction, as if it had never been submitted here."""
         txn = self._records.pop(record, None)
         if txn is not None and self._names.get(txn.name) == record:
             del self._names[txn.name]
-        self.bury(record)
 
     def bury(self, record: str) -> None:
         """Remember that a record ended, also one this server never ran."""

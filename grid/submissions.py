@@ -314,16 +314,22 @@ class Submissions:
             for key in gone:
                 del txn.owners[key]
             if gone and not txn.owners and txn.retained_until is None:
-                txn.ownerless_until = now + self._state.settings.silence_seconds
+                txn.ownerless_until = now + self._state.settings.orphan_run_seconds
             elif gone:
                 self._conclude(txn, now)
 
     def expire(self, now: float) -> None:
-        """End what has no owner left, and what was retained long enough."""
+        """Stop what has no owner left; end what was retained long enough.
+
+        An owner that was only cut off may come back: what is finished is left to its holders, who
+        keep it for their own long orphan time.
+        """
         for txn in list(self._state.registry):
-            for until in (txn.ownerless_until, txn.retained_until):
-                if until is not None and now >= until:
-                    self.end(txn)
+            if txn.retained_until is not None and now >= txn.retained_until:
+                self.end(txn)
+            elif txn.ownerless_until is not None and now >= txn.ownerless_until:
+                self._halt(txn)
+                self._state.registry.forget(txn.meta.record)
 
     def decide(self) -> list[tuple[int, Waiting]]:
         """Take out what waited for everyone to report."""
