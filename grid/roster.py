@@ -56,7 +56,6 @@ class Member:
             self.sizes.pop(record, None)
         return bool(gone)
 
-
     def keep_only(self, records: tuple[str, ...]) -> None:
         """Forget the holdings of all other records: the member no longer has them."""
         for record in [record for record in self.held if record not in records]:
