@@ -10,13 +10,13 @@ events, never their contents), and this peer's part ends; other peers are not ha
 
 import asyncio
 import logging
-import selectors
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from grid.errors import Bug
+from peers.forking import loop_filenos
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,7 @@ class CoreThread:
     """
 
     def __init__(self, name: str) -> None:
-        self._selector = selectors.DefaultSelector()
-        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop(self._selector)
+        self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
         self._timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -66,8 +65,7 @@ class CoreThread:
 
     def filenos(self) -> list[int]:
         """The open descriptors, for a forked child to close."""
-        fileno = getattr(self._selector, "fileno", None)
-        return [] if self.loop.is_closed() or fileno is None else [fileno()]
+        return loop_filenos(self.loop)
 
     # -- on the thread -----------------------------------------------------------------
 

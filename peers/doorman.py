@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 from grid.errors import ProtocolError
 from grid.framing import FRAME_BYTES_MAX, GREETING_BYTES_MAX, Decoder
 from grid.messages import PROTOCOL, Address, Hello, Refusal, Welcome
+from peers.forking import loop_filenos
 from peers.link import Connection, hang_up, open_filenos, tune
 from peers.security import Security
 from peers.transport import (
@@ -137,7 +138,8 @@ class Doorman:
 
     def filenos(self) -> list[int]:
         """The open descriptors, for a forked child to close. Takes no lock."""
-        return open_filenos(*self._listeners, *list(self._pending.values()))
+        own = loop_filenos(self._loop) if self._loop is not None else []
+        return own + open_filenos(*self._listeners, *list(self._pending.values()))
 
     # -------------------------------------------------------------------- on its thread
 

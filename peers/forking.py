@@ -2,10 +2,11 @@
 
 A child that kept the well-known port, a connection or the lock of a spool folder would keep them
 alive when its parent dies. It has no threads of the parent's and no identity; a ``Peer`` that it
-uses starts anew. The parent's objects are kept, unreachable, so that nothing closes a descriptor
-number that by then belongs to something else.
+uses starts anew. The parent's objects are kept for good, since they would close their descriptors
+when they are collected, by numbers that by then belong to something else.
 """
 
+import asyncio
 import atexit
 import os
 import weakref
@@ -15,14 +16,15 @@ from typing import Protocol
 class Forkable(Protocol):
     """Something with descriptors that must not live on in a child."""
 
-    def after_fork(self) -> list[int]:
-        """In the child: forget what runs; return the descriptors to close."""
+    def after_fork(self) -> tuple[object, list[int]]:
+        """In the child: forget what runs; return it, and the descriptors to close."""
         ...
 
     def close(self) -> None: ...
 
 
 _living: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
+_buried: list[object] = []
 _registered = False
 
 
@@ -36,9 +38,21 @@ def watch(forkable: Forkable) -> None:
     _living.add(forkable)
 
 
+def loop_filenos(loop: asyncio.AbstractEventLoop) -> list[int]:
+    """The descriptors of a loop itself: its selector, and the pair of sockets that wakes it.
+
+    No public name leads to them; where a loop has none of these names, it has nothing to close.
+    """
+    parts = [getattr(loop, name, None) for name in ("_selector", "_ssock", "_csock")]
+    filenos = [getattr(part, "fileno", None) for part in parts]
+    return [] if loop.is_closed() else [fileno() for fileno in filenos if fileno is not None]
+
+
 def _in_child() -> None:
     for forkable in list(_living):
-        for fd in forkable.after_fork():
+        buried, fds = forkable.after_fork()
+        _buried.append(buried)
+        for fd in fds:
             try:
                 os.close(fd)
             except OSError:

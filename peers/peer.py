@@ -61,7 +61,6 @@ class Peer:
         self._engine: Engine | None = None
         self._starting = threading.Lock()
         self._closed = False
-        self._buried: list[Engine] = []
         self._went_down = threading.Event()
         forking.watch(self)
         if start:
@@ -192,12 +191,9 @@ class Peer:
                 self._engine = engine
             return self._engine
 
-    def after_fork(self) -> list[int]:
+    def after_fork(self) -> tuple[object, list[int]]:
         """See ``peers.forking``."""
         self._starting = threading.Lock()
         self._went_down = threading.Event()
         engine, self._engine = self._engine, None
-        if engine is None:
-            return []
-        self._buried.append(engine)
-        return engine.filenos()
+        return engine, [] if engine is None else engine.filenos()

@@ -1,0 +1,135 @@
+"""The same script on every node: named transactions with several owners are one job."""
+
+import pytest
+
+from grid.errors import NameConflict
+from peers import Job
+from tests.live.harness import Process, Site, until
+from tests.live.jobs import answer, pairs_of, slow_job, slowly, total
+
+SCRIPT = """
+import sys, time
+from peers import Job, Peer
+
+def slowly(key, value):
+    time.sleep(0.01)
+    yield f"by 7: {value % 7}", key
+    yield f"by 3: {value % 3}", value
+
+def total(key, values):
+    return sum(values)
+
+with Peer(name=sys.argv[1], slots=1) as peer:
+    print("joined", flush=True)
+    txn = peer.submit(Job(list(range(200)), slowly, reducefn=total), name="count")
+    result = txn.result(40)
+    print("result", sorted(result.items()), flush=True)
+    print("again", txn.progress.executed_again, flush=True)
+    sys.stdin.read()
+"""
+
+RIGHT = str(sorted(answer().items()))
+
+
+def copies(site: Site, *names: str) -> list[Process]:
+    """Copies of one script, each a peer that submits the same named job."""
+    return [site.run(name, SCRIPT, name) for name in names]
+
+
+def test_five_copies_of_a_script_get_one_result_each_and_repeat_nothing(site: Site) -> None:
+    five = copies(site, *"abcde")
+    for process in five:
+        assert process.said("result") == RIGHT
+        assert process.said("again") == "0"
+        process.leave()
+    for process in five:
+        process.ended()
+
+
+def test_a_late_copy_gets_the_finished_result_at_once(site: Site) -> None:
+    first, second = copies(site, "a", "b")
+    first.said("again")
+    second.said("again")
+    peer = site.here("late")
+    job = Job(list(range(200)), slowly, reducefn=total)
+    conflicting = peer.submit(job, name="count")
+    with pytest.raises(NameConflict, match="mapfn, reducefn"):
+        conflicting.result(10)
+    site.named("a").leave()
+    site.named("a").ended()
+    (third,) = copies(site, "c")
+    assert third.said("result") == RIGHT
+    assert peer.status().transactions[0].state == "retained"
+
+
+def test_a_finished_result_outlives_the_server_and_most_of_its_holders(site: Site) -> None:
+    for process in copies(site, "a", "b", "c"):
+        process.said("again")
+    peer = site.here("watcher")
+    until("retained", lambda: [t.state for t in peer.status().transactions] == ["retained"])
+    site.server(peer).kill()
+    (late,) = copies(site, "d")
+    assert late.said("result") == RIGHT
+    assert late.said("again") == "0"
+
+
+@pytest.mark.parametrize("victim", ["first", "other"])
+def test_an_owner_is_killed_while_others_go_on(site: Site, victim: str) -> None:
+    """The first owner's record is everyone's; that it dies must not matter."""
+    copies(site, "a")[0].said("joined")
+    peer = site.here("watcher")
+    until("the first runs", lambda: peer.status().transactions)
+    copies(site, "b", "c")
+    until("three owners", lambda: len(peer.status().transactions[0].owners) == 3)
+    site.named("a" if victim == "first" else "c").kill()
+    for name in ("b", "a" if victim == "other" else "c"):
+        assert site.named(name).said("result") == RIGHT
+        assert site.named(name).said("again") == "0"
+
+
+def test_the_first_owner_dies_before_the_next_has_the_record(site: Site) -> None:
+    """Whether the second adopts or starts anew, it gets the right result."""
+    for round_ in range(2):
+        first, second = f"first{round_}", f"second{round_}"
+        site.run(first, SCRIPT, first).said("joined")
+        process = site.run(second, SCRIPT, second)
+        process.said("joined")
+        site.named(first).kill()
+        assert process.said("result") == RIGHT
+        process.leave()
+        process.ended()
+
+
+def test_another_job_of_that_name_is_refused_and_told_what_differs(site: Site) -> None:
+    peer = site.here("one", slots=1)
+    other = site.here("two")
+    first = peer.submit(slow_job(50), name="job")
+    until("it is accepted", lambda: peer.status().transactions)
+    wrong_code = other.submit(Job(list(range(50)), pairs_of, reducefn=total), name="job")
+    with pytest.raises(NameConflict, match=r"'job'.*mapfn"):
+        wrong_code.result(10)
+    wrong_keys = other.submit(slow_job(51), name="job")
+    with pytest.raises(NameConflict, match=r"'job'.*keys"):
+        wrong_keys.result(10)
+    same = other.submit(slow_job(50), name="job")
+    assert same.result(20) == first.result(20) == answer(50)
+    assert other.submit(slow_job(50), name="job").result(5) == answer(50)
+    assert other.submit(slow_job(50), name="job", fresh=True).result(20) == answer(50)
+
+
+def test_cancel_withdraws_one_owner_and_all_ends_the_job(site: Site) -> None:
+    peer = site.here("one", slots=1)
+    other = site.here("two")
+    first, second = (p.submit(slow_job(100), name="job") for p in (peer, other))
+    until("two owners", lambda: [len(t.owners) for t in peer.status().transactions] == [2])
+    first.cancel()
+    assert second.result(20) == answer(100)
+    third, fourth = (p.submit(slow_job(500), name="next") for p in (peer, other))
+
+    def owned() -> bool:
+        return [len(t.owners) for t in peer.status().transactions if t.name == "next"] == [2]
+
+    until("two owners", owned)
+    third.cancel(all=True)
+    with pytest.raises(Exception, match="another owner"):
+        fourth.result(10)
