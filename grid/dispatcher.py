@@ -238,7 +238,14 @@ class Dispatcher:
         for tile in holders:
             for peer in tile.holders:
                 txn.unsay(output.kind, tile.start, tile.stop, peer)
-        plan.lose(output, None)
+        if plan.lose(output, None) is not None:
+            self._recount(txn)
+
+    def _recount(self, txn: Transaction) -> None:
+        """After a loss: what someone holds and was needless until now, counts."""
+        for member in self._state.roster:
+            for holding in tuple(member.held.get(txn.meta.record, {}).values()):
+                self._state.credit(txn, holding, member.ref.peer)
 
     def lost_outputs(self, message: LostOutputs) -> Transaction | None:
         """An owner could not fetch these; they are to be run again."""
@@ -259,22 +266,28 @@ class Dispatcher:
             txn = self._state.registry.get(record)
             if txn is None:
                 continue
-            for holding in outputs.values():
+            lost = [
                 self._lose_at(txn, holding, peer, until if adoptable else None)
+                for holding in outputs.values()
+            ]
+            if any(lost):
+                self._recount(txn)
         for txn in self._state.registry:
             txn.calls.pop(peer, None)
             txn.sizes.pop(peer, None)
 
-    def _lose_at(self, txn: Transaction, holding: Holding, peer: str, until: float | None) -> None:
+    def _lose_at(self, txn: Transaction, holding: Holding, peer: str, until: float | None) -> bool:
+        """Tell whether the loss of this output leaves a range without any."""
         output = holding.output
         plan = txn.plans.get(output.kind)
         if plan is None or not plan.has(output.start, output.stop):
-            return
+            return False
         tile = plan.lose(output, peer)
         if tile is not None and until is not None:
             estate = self._estate(output, peer)
             plan.expect(tile.start, tile.stop, estate)
             txn.waiting[estate] = until
+        return tile is not None
 
     def _estate(self, output: Output, peer: str) -> str:
         """With whose estate an output of a gone peer will be announced: one that it had adopted

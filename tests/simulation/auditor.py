@@ -1,14 +1,15 @@
-"""Counts, apart from the grid, what was submitted and delivered; checks the promises.
+"""Counts, apart from the grid, what was submitted and delivered; checks the promises at every step.
 
 It looks only at what crosses the border of the cores: submissions, deliveries, reigns, orders to
-workers. Each check names the promise it guards.
+workers, sealed segments. Each check names the promise it guards. What must hold when all is over
+is in ``verdict``.
 """
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from grid.effects import Deliver, Send, ServerEffect, ShowProgress
-from grid.messages import Assign, Failure, RecordMeta, Reign
+from grid.effects import CloseLink, Deliver, Send, ServerEffect, ShowProgress
+from grid.messages import Assign, Failure, Kind, Output, RecordMeta, Reign
 from grid.server_core import ServerCore
 from tests.simulation.work import oracle
 from tests.simulation.world import Content, World
@@ -24,29 +25,60 @@ class Case:
     process: "Process"
     txn: str
     meta: RecordMeta
+    name: str
     outcomes: list[str] = field(default_factory=list)
+    withdrawn: bool = False
     owner_died: bool = False
+    submitted_at: float = 0.0
+    record: str = ""
+    """The record whose result was delivered: with a name, perhaps another owner's."""
     again: int = 0
+
+    @property
+    def open(self) -> bool:
+        return not self.outcomes and not self.owner_died
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """A segment that a process made, and when."""
+
+    process: "Process"
+    output: Output
+    at: float
 
 
 class Auditor:
-    """Knows every submission and every outcome."""
+    """Knows every submission, every segment and every outcome."""
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.cases: dict[str, Case] = {}
-        self.executions: dict[tuple[str, str, int, int], int] = {}
-        self._partitions: dict[str, int] = {}
+        self.calm = True
+        """Whether nothing but deaths befell one host: then no output was lost, for its neighbours
+        have adopted it."""
+        self._metas: dict[str, RecordMeta] = {}
+        self._sealed: dict[tuple[str, Kind], list[Sealed]] = {}
         self._reigns: dict[str, Reign] = {}
+        self._began: dict[int, float] = {}
+        self._seen: dict[str, Reign] = {}
+        self._stepped: dict[int, float] = {}
 
     def partitions(self, record: str) -> int:
-        return self._partitions[record]
+        return self._metas[record].partitions
 
     # -- what happens ------------------------------------------------------------------
 
     def submitted(self, process: "Process", txn: str, meta: RecordMeta, name: str) -> None:
-        self.cases[txn] = Case(process, txn, meta)
-        self._partitions[meta.record] = meta.partitions
+        self.cases[txn] = Case(process, txn, meta, name, submitted_at=self.world.now)
+        self._metas[meta.record] = meta
+
+    def withdrawn(self, txn: str, *, everyone: bool) -> None:
+        """The user withdrew; with ``everyone``, whoever shares the work may hear of it."""
+        case = self.cases[txn]
+        for other in self.cases.values():
+            if other is case or (everyone and case.name and other.name == case.name):
+                other.withdrawn = True
 
     def owner_died(self, process: "Process") -> None:
         for case in self.cases.values():
@@ -57,8 +89,15 @@ class Auditor:
         self.world.note(process.name, f"has the result of {effect.txn}")
         case = self.cases[effect.txn]
         self._outcome(case, "delivered")
+        case.record = effect.meta.record
+        self._check_one_record(case)
         if effect.meta.shape == "everywhere":
+            self._check_everywhere(case, effect)
             return
+        outputs = [holding.output for holding, _ in effect.holdings]
+        reduced = effect.meta.partitions if effect.meta.items else 0
+        extent = 1 if effect.meta.finish else reduced
+        self._check_tiling(f"result of {effect.txn}", outputs, extent)
         result: dict[int, tuple[int, ...]] = {}
         for content in found:
             if content is None:
@@ -71,9 +110,33 @@ class Auditor:
         if result != oracle(effect.meta.items):
             self.world.violation(f"P3 {effect.txn}: {result} is not the sequential answer")
 
+    def _check_everywhere(self, case: Case, effect: Deliver) -> None:
+        """Who was a member before, and has not left, has run it."""
+        ran = {holding.output.producer for holding, _ in effect.holdings}
+        for process in self.world.processes:
+            member = process.joined_at is not None and process.joined_at < case.submitted_at
+            if member and process.awake and not process.disturbed and not case.process.disturbed:
+                if process.me.peer not in ran and not process.closing:
+                    self.world.violation(f"P2 {case.txn} did not run on {process.name}")
+
+    def _check_one_record(self, case: Case) -> None:
+        """Owners of one name share one record, while the first of them lives and waits."""
+        for other in self.cases.values():
+            shares = case.name and other.name == case.name and other is not case
+            if not shares or not self.calm or other.withdrawn or other.owner_died:
+                continue
+            first = other.submitted_at + 1 < case.submitted_at
+            if first and other.open and other.meta.record != case.record:
+                self.world.violation(
+                    f"P4 {case.txn} ran as {case.record} besides {other.txn} of the same name"
+                )
+
     def rejected(self, process: "Process", txn: str, failure: Failure) -> None:
         self.world.note(process.name, f"hears that {txn} failed: {failure.message}")
-        self._outcome(self.cases[txn], failure.kind)
+        case = self.cases[txn]
+        self._outcome(case, failure.kind)
+        if failure.kind != "cancelled" or not (case.withdrawn or process.closing):
+            self.world.violation(f"P2 {txn} of {process.name}: {failure.message}")
 
     def _outcome(self, case: Case, outcome: str) -> None:
         if case.outcomes:
@@ -84,68 +147,117 @@ class Auditor:
         self.cases[effect.txn].again = effect.again
 
     def executed(self, process: "Process", assign: Assign) -> None:
-        key = (assign.record, assign.kind, assign.start, assign.stop)
-        self.executions[key] = self.executions.get(key, 0) + 1
+        """P3: a reduce or finish reads inputs that tile the whole exactly."""
+        if assign.kind in ("reduce", "finish"):
+            meta = self._metas[assign.record]
+            outputs = [output for source in assign.sources for output in source.outputs]
+            reduces = meta.partitions if meta.items else 0
+            extent = meta.items if assign.kind == "reduce" else reduces
+            what = f"inputs of {assign.kind} {assign.start}..{assign.stop} of {assign.record}"
+            self._check_tiling(what, outputs, extent)
+
+    def sealed(self, process: "Process", output: Output) -> None:
+        made = self._sealed.setdefault((output.record, output.kind), [])
+        made.append(Sealed(process, output, self.world.now))
 
     def reigned(self, process: "Process", reign: Reign) -> None:
-        if process.reigns and reign.term <= max(process.reigns):
-            self.world.violation(f"P5 {process.name} reigns in term {reign.term} again")
+        known = self._seen.get(process.me.peer)
+        if known is not None and reign.term <= known.term:
+            self.world.violation(f"P5 {process.name} reigns as {reign}, having seen {known}")
         if reign.id in self._reigns:
             self.world.violation(f"P5 reign id {reign.id} used twice")
-        process.reigns.append(reign.term)
         self._reigns[reign.id] = reign
 
     # -- what must hold at every step --------------------------------------------------
 
+    def _check_tiling(self, what: str, outputs: list[Output], extent: int) -> None:
+        reached = 0
+        for output in sorted(outputs, key=lambda output: output.start):
+            if output.start != reached:
+                self.world.violation(f"P3 {what}: {output.start} follows {reached}")
+            reached = output.stop
+        if reached != extent:
+            self.world.violation(f"P3 {what}: ends at {reached}, not at {extent}")
+
     def check_client(self, process: "Process") -> None:
+        """P5: terms only grow in the eyes of each process."""
         election = process.client.election
+        known = self._seen.get(process.me.peer)
         if election.reign.term > election.seen.term:
             self.world.violation(f"P5 {process.name} follows a term it has not seen")
+        if known is not None and election.seen < known:
+            self.world.violation(f"P5 {process.name} has forgotten {known} for {election.seen}")
+        self._seen[process.me.peer] = election.seen
+        if process.joined_at is None and election.joined:
+            process.joined_at = self.world.now
 
     def check_server(
         self, process: "Process", core: ServerCore, effects: list[ServerEffect]
     ) -> None:
-        """P4: nothing is given that a member has announced as finished."""
+        """P4: nothing is given that is finished and kept. P5: no one is blamed for one's pause."""
+        paused = self.world.now - self._stepped.get(id(core), self.world.now)
+        self._stepped[id(core)] = self.world.now
+        blamed = [effect.link for effect in effects if isinstance(effect, CloseLink)]
+        if paused > core.settings.silence_seconds and blamed:
+            self.world.violation(f"P5 {process.name} paused for {paused:.1f} s and drops {blamed}")
+        began = self._began.setdefault(id(core), self.world.now)
         for effect in effects:
             if isinstance(effect, Send) and isinstance(effect.message, Assign):
-                self._check_order(process, core, effect.message)
+                self._check_announced(process, core, effect.message)
+                self._check_kept(process, effect.message, began)
+                self._check_under_way(process, effect.message, began)
 
-    def _check_order(self, process: "Process", core: ServerCore, order: Assign) -> None:
+    def _check_announced(self, process: "Process", core: ServerCore, order: Assign) -> None:
         for member in core.state.roster:
             for output in member.held.get(order.record, ()):
-                same = output.kind == order.kind and order.kind != "call"
-                if same and output.start <= order.start and order.stop <= output.stop:
+                if _covers(output, order):
                     self.world.violation(
-                        f"P4 {process.name} gives {order.kind} {order.start}..{order.stop} "
+                        f"P4 {process.name} gives {_what(order)} "
                         f"although {member.ref.name} holds {output.start}..{output.stop}"
                     )
 
-    # -- what must hold in the end -----------------------------------------------------
+    def _check_under_way(self, process: "Process", order: Assign, began: float) -> None:
+        """What a process that is as it was has in hand since before this reign is left to it."""
+        if self._metas[order.record].speculate or self._owners_disturbed(order.record):
+            return
+        for other in self.world.processes:
+            if not other.awake or other.disturbed or other is process:
+                continue
+            for running, since in other.shop.running.values():
+                same = (running.record, running.kind) == (order.record, order.kind)
+                inside = running.start <= order.start and order.stop <= running.stop
+                if same and inside and since < began and order.kind != "call":
+                    self.world.violation(
+                        f"P4 {process.name} gives {_what(order)} which "
+                        f"{other.name} has been running since {since:.4f}"
+                    )
 
-    @property
-    def all_resolved(self) -> bool:
-        return all(case.outcomes or case.owner_died for case in self.cases.values())
+    def _owners_disturbed(self, record: str) -> bool:
+        """Whether the ledgers of a record may have missed something."""
+        return any(
+            case.process.disturbed for case in self.cases.values() if case.meta.record == record
+        )
 
-    def check_end(self) -> None:
-        """P2: everything submitted by a living owner has come to its end. P5: one server."""
-        for case in self.cases.values():
-            if not case.outcomes and not case.owner_died:
-                self.world.violation(f"P2 {case.txn} of {case.process.name} never ended")
-            elif case.outcomes and case.outcomes[0] not in ("delivered", "cancelled"):
-                self.world.violation(f"P2 {case.txn} of {case.process.name}: {case.outcomes}")
-        self.check_one_server()
+    def _check_kept(self, process: "Process", order: Assign, began: float) -> None:
+        """What was sealed before this reign by a process that is as it was is never given again,
+        if the owners' ledgers could say so."""
+        if self._owners_disturbed(order.record):
+            return
+        for sealed in self._sealed.get((order.record, order.kind), ()):
+            maker = sealed.process
+            if sealed.at >= began or not maker.awake or maker.disturbed:
+                continue
+            if _covers(sealed.output, order) and sealed.output in maker.shop.spool:
+                self.world.violation(
+                    f"P4 {process.name} gives {_what(order)} which "
+                    f"{maker.name} had sealed at {sealed.at:.4f}, before this reign"
+                )
 
-    def check_one_server(self) -> None:
-        living = [p for p in self.world.processes if p.alive]
-        servers = [p.name for p in living if p.server is not None]
-        followed = {str(p.client.election.reign) for p in living if p.client.election.joined}
-        lost = [p.name for p in living if not p.client.election.joined]
-        if len(servers) != 1 or len(followed) != 1 or lost:
-            self.world.violation(f"P5 servers {servers}, reigns {followed}, without server {lost}")
 
-    def check_dropped(self) -> None:
-        """Nothing is kept for a transaction that has ended, unless for latecomers."""
-        for process in self.world.processes:
-            if process.alive:
-                for record in process.client.holdings.records():
-                    self.world.violation(f"{process.name} still holds outputs of {record}")
+def _what(order: Assign) -> str:
+    return f"{order.kind} {order.start}..{order.stop} of {order.record}"
+
+
+def _covers(output: Output, order: Assign) -> bool:
+    same = output.kind == order.kind and order.kind != "call"
+    return same and output.start <= order.start and order.stop <= output.stop

@@ -12,22 +12,18 @@ from grid.messages import (
     Address,
     Assign,
     Failure,
-    Held,
     Hello,
-    Holding,
-    Output,
     PeerRef,
+    Progress,
     RecordMeta,
-    Source,
+    TaskDone,
     Welcome,
 )
 from grid.server_core import ServerCore
 from grid.settings import Settings
 from tests.simulation.auditor import Auditor
-from tests.simulation.work import map_content, reduce_content, sizes_of
-from tests.simulation.world import Content, Link, World
-
-CALM = 0.0
+from tests.simulation.workshop import Workshop
+from tests.simulation.world import Link, World
 
 
 class Process:
@@ -45,27 +41,29 @@ class Process:
         self.alive = True
         self.frozen = False
         self.slowness = 1.0
-        self.task_seconds = (0.01, 0.08)
-        self.worker_death_rate = CALM
-        self.records: dict[str, RecordMeta] = {}
+        self.duplicates = 0.0
+        self.disturbed = False
+        """Whether this process was ever kept from its duties by other means than death."""
+        self.closing = False
+        self.orders_left: int | None = None
+        """After so many orders and news sent as server this process is killed."""
+        self.joined_at: float | None = None
         rng = random.Random(world.rng.getrandbits(64))
         self.client = ClientCore(settings, self.me, rng, own=(host,), strict=True)
         self.server: ServerCore | None = None
         self.greeting: Welcome | None = None
         self.port: Address | None = None
-        self.reigns: list[int] = []
-        self.running: set[str] = set()
-        self.cancelled: set[str] = set()
         self._links: dict[int, tuple[Link, int]] = {}
         self._link_count = 0
         self._inbox: list[Callable[[], None]] = []
+        self._overdue: list[Callable[[], None]] = []
         self._timers = {"client": 0, "server": 0}
-        self.host.spools[self.me.peer] = {}
+        self.shop = Workshop(self)
         world.processes.append(self)
 
     @property
-    def spool(self) -> dict[Output, Content]:
-        return self.host.spools[self.me.peer]
+    def awake(self) -> bool:
+        return self.alive and not self.frozen
 
     def next_link(self) -> int:
         self._link_count += 1
@@ -80,6 +78,9 @@ class Process:
     def kill(self) -> None:
         """SIGKILL: ports and links close, the folder stays."""
         self.world.note(self.name, "is killed")
+        self._end()
+
+    def _end(self) -> None:
         self.alive = False
         if self.port is not None:
             self.host.ports.pop(self.port.port, None)
@@ -87,17 +88,41 @@ class Process:
             link.close(end, "process ended")
         self.auditor.owner_died(self)
 
+    def leave(self) -> None:
+        """The user closes the peer."""
+        self.world.note(self.name, "is closed")
+        self.closing = True
+        self.tell(ev.CloseRequested())
+
+    def disturb(self) -> None:
+        """Note that more than death befalls the grid."""
+        self.disturbed = True
+        self.auditor.calm = False
+
+    def slow_down(self, factor: float) -> None:
+        """From now on everything takes longer to arrive here."""
+        if factor > 1:
+            self.world.note(self.name, f"is {factor:g} times slower to reach")
+            self.disturb()
+        self.slowness = factor
+
     def freeze(self) -> None:
         self.world.note(self.name, "is frozen")
+        self.disturb()
         self.frozen = True
 
     def wake(self) -> None:
         """What arrived meanwhile is read before any deadline fires."""
+        if not (self.alive and self.frozen):
+            return
         self.world.note(self.name, "wakes")
         self.frozen = False
         inbox, self._inbox = self._inbox, []
         for action in inbox:
             self.receive(action)
+        overdue, self._overdue = self._overdue, []
+        for fire in overdue:
+            fire()
 
     def receive(self, action: Callable[[], None]) -> None:
         """Let something happen in this process, now or when it wakes; never if it is dead."""
@@ -111,7 +136,7 @@ class Process:
     def tell(self, event: ev.ClientEvent) -> None:
         self.receive(lambda: self._step_client(event))
 
-    def _soon(self, event: ev.ClientEvent, seconds: float | None = None) -> None:
+    def soon(self, event: ev.ClientEvent, seconds: float | None = None) -> None:
         delay = self.world.delay() if seconds is None else seconds
         self.world.at(delay, lambda: self.tell(event))
 
@@ -132,8 +157,22 @@ class Process:
         self.auditor.check_server(self, core, effects)
         for effect in effects:
             self._do_server(effect)
+            if self._dies_after(effect):
+                return
         if self.server is core:
             self._arm("server", core.next_deadline(), self._server_due)
+
+    def _dies_after(self, effect: fx.ServerEffect) -> bool:
+        """Whether this was the last message before a death in the middle of a step."""
+        if self.orders_left is None or not isinstance(effect, fx.Send):
+            return False
+        if not isinstance(effect.message, Assign | Progress):
+            return False
+        self.orders_left -= 1
+        if self.orders_left > 0 or not self.alive:
+            return False
+        self.kill()
+        return True
 
     def _server_due(self) -> None:
         self._step_server(ev.DeadlineReached())
@@ -145,7 +184,11 @@ class Process:
             return
 
         def fire() -> None:
-            if self._timers[which] == number:
+            if self._timers[which] != number:
+                return
+            if self.frozen:
+                self._overdue.append(fire)
+            else:
                 self.receive(due)
 
         self.world.at(max(0.0, deadline - self.world.now), fire)
@@ -173,6 +216,7 @@ class Process:
     def break_links(self) -> None:
         """The network drops every connection of this process to others."""
         self.world.note(self.name, "loses its links")
+        self.disturb()
         for link, _ in list(self._links.values()):
             if not link.local:
                 link.close(None, "connection reset")
@@ -206,11 +250,12 @@ class Process:
             case fx.GiveUp():
                 self.world.note(self.name, f"gives up: {effect.error}")
             case fx.AdoptRecord():
-                self._adopt_record(effect)
+                self.shop.adopt_record(effect)
             case fx.FetchResult():
-                self._fetch_result(effect)
+                self.shop.fetch_result(effect)
             case fx.Deliver():
-                self.auditor.delivered(self, effect, [self.find(h, r) for h, r in effect.holdings])
+                found = [self.shop.find(h.output, ref) for h, ref in effect.holdings]
+                self.auditor.delivered(self, effect, found)
             case fx.Reject():
                 self.auditor.rejected(self, effect.txn, effect.failure)
             case fx.RejectName():
@@ -220,21 +265,20 @@ class Process:
             case fx.ShowPrinted() | fx.ShowStatus() | fx.GoDownNow():
                 pass
             case fx.Prepare():
-                self._prepare(effect.assign)
+                self.shop.prepare(effect.assign)
             case fx.RunTask():
-                self._run(effect.assign, effect.output)
+                self.shop.run(effect.assign, effect.output)
             case fx.ForgetTask():
-                self._forget(effect.attempt)
+                self.shop.forget(effect.attempt)
             case fx.DropOutputs():
-                for output in [o for o in self._all_outputs() if o.record == effect.record]:
-                    if not effect.kinds or output.kind in effect.kinds:
-                        self._remove(output)
+                self.shop.drop(effect)
             case fx.DropOutput():
-                self._remove(effect.output)
+                self.shop.drop_one(effect.output)
             case fx.AdoptEstates():
-                self._adopt_estates()
+                self.shop.adopt_estates()
             case fx.Closed():
-                self._close_down()
+                self.world.note(self.name, "has left")
+                self._end()
             case _:
                 assert_never(effect)
 
@@ -248,6 +292,8 @@ class Process:
         received = ev.Received(number, effect.message)
         step = other._step_server if end == 0 else other._step_client
         link.send(1 - end, lambda: step(received))
+        if isinstance(effect.message, TaskDone) and self.world.rng.random() < self.duplicates:
+            link.send(1 - end, lambda: step(received))
 
     def _close(self, number: int) -> None:
         found = self._links.pop(number, None)
@@ -257,16 +303,18 @@ class Process:
     def _probe(self, address: Address) -> None:
         def answer() -> None:
             holder = self.world.holder(address)
-            if holder is None:
+            silent = self.settings.probe_seconds
+            if not self.world.reachable(self.host.name, address.host):
+                self.soon(ev.ProbeFailed(address, "silent", "no answer"), silent)
+            elif holder is None:
                 self.tell(ev.ProbeFailed(address, "refused", "nobody listens"))
             elif isinstance(holder, str):
                 self.tell(ev.ProbeFailed(address, "stranger", holder))
             elif holder.frozen:
-                seconds = self.settings.probe_seconds
-                self._soon(ev.ProbeFailed(address, "silent", "no answer"), seconds)
+                self.soon(ev.ProbeFailed(address, "silent", "no answer"), silent)
             else:
                 bound = Welcome(holder.me.peer, holder.name, (3, 11), NO_REIGN, 0)
-                self._soon(ev.ProbeAnswered(address, holder.greeting or bound))
+                self.soon(ev.ProbeAnswered(address, holder.greeting or bound))
 
         self.world.at(self.world.delay(), answer)
 
@@ -275,7 +323,9 @@ class Process:
             holder = self.world.holder(address)
             if not self.alive:
                 return
-            if isinstance(holder, Process) and holder.greeting and not holder.frozen:
+            if not self.world.reachable(self.host.name, address.host):
+                self.soon(ev.ReconnectFailed(address, "silent", "no answer"), 2.0)
+            elif isinstance(holder, Process) and holder.greeting and not holder.frozen:
                 self._open(holder, address, local=False)
             else:
                 kind: ev.DialFailure = "silent" if holder else "refused"
@@ -285,11 +335,11 @@ class Process:
 
     def _bind(self, port: int) -> None:
         if port in self.host.ports:
-            self._soon(ev.PortTaken(port, "in use"))
+            self.soon(ev.PortTaken(port, "in use"))
             return
         self.host.ports[port] = self
         self.port = Address(self.host.name, port)
-        self._soon(ev.PortBound(port, self.port))
+        self.soon(ev.PortBound(port, self.port))
 
     def _serve(self, effect: fx.Serve) -> None:
         self.world.note(self.name, f"serves as {effect.reign}")
@@ -307,7 +357,7 @@ class Process:
             case fx.CloseLink():
                 self._close(effect.link)
             case fx.TellClient():
-                self._soon(ev.TermSurpassed(effect.seen), 0.0)
+                self.soon(ev.TermSurpassed(effect.seen), 0.0)
             case fx.Greet():
                 self.greeting = Welcome(
                     self.me.peer, self.name, (3, 11), effect.reign, effect.followers
@@ -329,151 +379,17 @@ class Process:
                 del self._links[number]
                 link.close(1, "server ended its reign")
 
-    # -- records, tasks, results -------------------------------------------------------
+    # -- the user ----------------------------------------------------------------------
 
     def submit(
         self, txn: str, meta: RecordMeta, name: str = "", fingerprint: dict[str, str] | None = None
     ) -> None:
         self.world.note(self.name, f"submits {txn} {name}".rstrip())
-        self.records[meta.record] = meta
+        self.shop.records[meta.record] = meta
         self.auditor.submitted(self, txn, meta, name)
         self.tell(ev.SubmitRequested(txn, meta, name, fingerprint or {}, False, None))
 
-    def _reachable(self, ref: PeerRef) -> "Process | None":
-        for process in self.world.processes:
-            if process.me.peer == ref.peer:
-                return process if process.alive and not process.frozen else None
-        return None
-
-    def _adopt_record(self, effect: fx.AdoptRecord) -> None:
-        def ask() -> None:
-            owners = [self._reachable(ref) for ref in effect.owners]
-            if any(owner and effect.meta.record in owner.records for owner in owners):
-                self.records[effect.meta.record] = effect.meta
-                self.tell(ev.RecordAdopted(effect.txn, effect.meta))
-            else:
-                self.tell(ev.RecordNotAdopted(effect.txn, "no owner answers"))
-
-        self.world.at(self.world.delay(), ask)
-
-    def find(self, holding: Holding, ref: PeerRef) -> Content | None:
-        """Read a segment where it is: here, in a folder of this host, or from its living holder."""
-        output = holding.output
-        for folder in self.host.spools.values():
-            if output in folder:
-                return folder[output]
-        other = self._reachable(ref)
-        if other is None:
-            return None
-        return next((f[output] for f in other.host.spools.values() if output in f), None)
-
-    def _prepare(self, assign: Assign) -> None:
-        def fetch() -> None:
-            if assign.kind == "map" and not any(self._reachable(ref) for ref in assign.owners):
-                self.tell(ev.InputsFailed(assign.attempt, "no owner answers"))
-                return
-            missing = self._missing(assign.sources)
-            if missing is None:
-                self.tell(ev.InputsReady(assign.attempt))
-            else:
-                self.tell(ev.InputsFailed(assign.attempt, "inputs", missing))
-
-        self.world.at(self.world.delay(), fetch)
-
-    def _missing(self, sources: tuple[Source, ...]) -> tuple[Output, ...] | None:
-        """None when all is there; else what is gone for good at living holders."""
-        absent = [
-            (source.holder, output)
-            for source in sources
-            for output in source.outputs
-            if self.find(Holding(output, 0), source.holder) is None
-        ]
-        if not absent:
-            return None
-        return tuple(output for holder, output in absent if self._reachable(holder))
-
-    def _run(self, assign: Assign, output: Output) -> None:
-        self.running.add(assign.attempt)
-        seconds = self.world.rng.uniform(*self.task_seconds) * (assign.stop - assign.start)
-        dies = self.world.rng.random() < self.worker_death_rate
-        content = None if dies else self._compute(assign)
-        self.auditor.executed(self, assign)
-
-        def end() -> None:
-            if assign.attempt not in self.running:
-                return
-            self.running.discard(assign.attempt)
-            if content is None:
-                failure = Failure("died", "worker killed", item=assign.start)
-                self._step_client(ev.TaskBroke(assign.attempt, failure))
-                return
-            self.spool[output] = content
-            holding = Holding(output, len(content))
-            sizes = sizes_of(self.auditor.partitions(assign.record), content, assign.kind)
-            self._step_client(ev.TaskSealed(assign.attempt, holding, sizes, seconds))
-
-        self.world.at(seconds, lambda: self.receive(end))
-
-    def _compute(self, assign: Assign) -> Content | None:
-        if assign.kind == "map":
-            return map_content(assign.start, assign.stop)
-        if assign.kind == "call":
-            return ((0, (1,)),)
-        parts = [
-            (output.start, self.find(Holding(output, 0), source.holder))
-            for source in assign.sources
-            for output in source.outputs
-        ]
-        if any(content is None for _, content in parts):
-            return None
-        ordered = [c for _, c in sorted(parts, key=lambda part: part[0]) if c is not None]
-        partitions = self.auditor.partitions(assign.record)
-        keep = range(assign.start, assign.stop) if assign.kind == "reduce" else range(partitions)
-        return reduce_content(ordered, partitions, keep)
-
-    def _forget(self, attempt: str) -> None:
-        if attempt in self.running:
-            self.running.discard(attempt)
-            self._soon(ev.TaskBroke(attempt, Failure("died", "stopped")))
-
-    def _fetch_result(self, effect: fx.FetchResult) -> None:
-        def fetch() -> None:
-            found = [(h, ref, self.find(h, ref)) for h, ref in effect.holdings]
-            missing = tuple(h.output for h, _, content in found if content is None)
-            if missing:
-                self.tell(ev.ResultMissing(effect.txn, effect.record, missing, "gone"))
-                return
-            for holding, _, content in found:
-                assert content is not None
-                self.spool[holding.output] = content
-            self.tell(ev.ResultFetched(effect.txn, effect.record))
-
-        self.world.at(self.world.delay(), lambda: self.receive(fetch))
-
-    # -- folders -----------------------------------------------------------------------
-
-    def _all_outputs(self) -> list[Output]:
-        mine = [self.me.peer, *(p for p, by in self.host.adopted_by.items() if by is self)]
-        return [output for peer in mine for output in self.host.spools.get(peer, {})]
-
-    def _remove(self, output: Output) -> None:
-        mine = [self.me.peer, *(p for p, by in self.host.adopted_by.items() if by is self)]
-        for peer in mine:
-            self.host.spools.get(peer, {}).pop(output, None)
-
-    def _adopt_estates(self) -> None:
-        for process in self.world.processes:
-            keeper = self.host.adopted_by.get(process.me.peer)
-            if process.alive or process.host is not self.host or (keeper and keeper.alive):
-                continue
-            self.host.adopted_by[process.me.peer] = self
-            by_record: dict[str, list[Holding]] = {}
-            for output, content in self.host.spools[process.me.peer].items():
-                by_record.setdefault(output.record, []).append(Holding(output, len(content)))
-            held = tuple(Held(record, tuple(hs)) for record, hs in by_record.items())
-            self._soon(ev.EstateAdopted(process.me.peer, held))
-
-    def _close_down(self) -> None:
-        self.world.note(self.name, "has left")
-        self.alive = False
-        self.auditor.owner_died(self)
+    def cancel(self, txn: str, *, everyone: bool) -> None:
+        self.world.note(self.name, f"cancels {txn} {'for all' if everyone else ''}".rstrip())
+        self.auditor.withdrawn(txn, everyone=everyone)
+        self.tell(ev.CancelRequested(txn, everyone))

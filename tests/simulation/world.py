@@ -2,7 +2,8 @@
 
 One heap of things to happen, one ``random.Random``; nothing else moves. Links are ordered and
 reliable until they break, as TCP is: they delay, they do not lose. A process that is frozen keeps
-its port and its links; what arrives waits until it wakes.
+its port and its links; what arrives waits until it wakes. Between hosts that are cut off from each
+other nothing arrives, not even the news that a link is closed, until the cut is mended.
 """
 
 import heapq
@@ -42,11 +43,15 @@ class World:
         self.processes: list[Process] = []
         self.log: list[str] = []
         self.wrong: list[str] = []
+        self.cut_off: dict[str, None] = {}
+        self._stalled: list[tuple[Link, int, Callable[[], None]]] = []
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
     def host(self, name: str) -> Host:
         return self.hosts.setdefault(name, Host(name))
+
+    # -- time --------------------------------------------------------------------------
 
     def at(self, seconds: float, action: Callable[[], None]) -> None:
         """Let something happen after so many seconds."""
@@ -56,17 +61,48 @@ class World:
     def delay(self) -> float:
         return self.rng.uniform(*self.latency)
 
-    def run(self, until: float, done: Callable[[], bool] = lambda: False) -> None:
-        """Let time pass, at most to ``until``, or until ``done()``."""
-        while self._heap and self._heap[0][0] <= until and not done():
-            self.now, _, action = heapq.heappop(self._heap)
+    def run(self, until: float) -> None:
+        """Let time pass to ``until``."""
+        heap = self._heap
+        while heap and heap[0][0] <= until:
+            self.now, _, action = heapq.heappop(heap)
             action()
-        if not done():
-            self.now = until
+        self.now = until
+
+    def run_until(self, done: Callable[[], bool], seconds: float) -> None:
+        """Let time pass until ``done()``, which is asked now and then, at most so long."""
+        end = self.now + seconds
+        while self.now < end and not done():
+            self.run(min(end, self.now + 0.25))
+
+    # -- the network -------------------------------------------------------------------
 
     def holder(self, address: Address) -> "Process | str | None":
         """Who listens at an address: a process, a stranger (by name), or nobody."""
         return self.host(address.host).ports.get(address.port)
+
+    def reachable(self, one: str, other: str) -> bool:
+        """Whether two hosts can exchange anything now."""
+        return one == other or not (one in self.cut_off or other in self.cut_off)
+
+    def cut(self, host: str) -> None:
+        """Cut a host off from all others."""
+        self.note(host, "is cut off from the other hosts")
+        self.cut_off[host] = None
+
+    def mend(self, host: str) -> None:
+        """Undo a cut: what was on its way arrives, in order."""
+        if host in self.cut_off:
+            self.note(host, "is reachable again")
+            del self.cut_off[host]
+            stalled, self._stalled = self._stalled, []
+            for link, end, deliver in stalled:
+                link.arrive(end, deliver)
+
+    def stall(self, link: "Link", end: int, deliver: Callable[[], None]) -> None:
+        self._stalled.append((link, end, deliver))
+
+    # -- the story ---------------------------------------------------------------------
 
     def note(self, who: str, what: str) -> None:
         """Write a line of the story."""
@@ -96,7 +132,14 @@ class Link:
         delay = 0.0 if self.local else self.world.delay() * self.ends[end].slowness
         arrives = max(self._last[end], self.world.now + delay)
         self._last[end] = arrives
-        self.world.at(arrives - self.world.now, lambda: self.ends[end].receive(deliver))
+        self.world.at(arrives - self.world.now, lambda: self.arrive(end, deliver))
+
+    def arrive(self, end: int, deliver: Callable[[], None]) -> None:
+        client, server = self.ends
+        if self.world.reachable(client.host.name, server.host.name):
+            self.ends[end].receive(deliver)
+        else:
+            self.world.stall(self, end, deliver)
 
     def close(self, by: int | None, reason: str) -> None:
         """Close: the other end (both, if the link breaks) learns it after what was sent."""

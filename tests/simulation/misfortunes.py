@@ -1,0 +1,241 @@
+"""What befalls a simulated grid. One strikes after another while there is unfinished work.
+
+A mix says how likely each kind is; seeds of different mixes differ in kind. ``killers`` and
+``assassin`` only kill, so that the auditor can demand that no finished task is ever repeated.
+"""
+
+import random
+from typing import TYPE_CHECKING
+
+from tests.simulation.process import Process
+
+if TYPE_CHECKING:
+    from tests.simulation.scenario import Scenario
+
+MIXES: dict[str, dict[str, int]] = {
+    "killers": {
+        "kill": 3,
+        "kill_server": 4,
+        "kill_between": 4,
+        "kill_owner": 1,
+        "new": 3,
+        "leave": 1,
+        "cancel": 1,
+    },
+    "assassin": {"kill_reigning": 4, "kill_between": 4, "new": 4},
+    "sleepers": {"freeze": 2, "freeze_server": 3, "freeze_owner": 1, "kill": 1, "new": 1},
+    "network": {"cut": 4, "break": 4, "slow": 2, "kill_server": 1, "new": 1},
+    "users": {
+        "cancel": 4,
+        "cancel_all": 2,
+        "leave": 2,
+        "kill_owner": 1,
+        "late_submit": 4,
+        "new": 1,
+    },
+    "all": {
+        "kill": 2,
+        "kill_server": 3,
+        "kill_owner": 1,
+        "kill_reigning": 1,
+        "kill_between": 2,
+        "burst": 1,
+        "restart": 1,
+        "freeze": 1,
+        "freeze_server": 2,
+        "freeze_owner": 1,
+        "break": 2,
+        "slow": 1,
+        "cut": 2,
+        "stranger": 1,
+        "cancel": 1,
+        "cancel_all": 1,
+        "late_submit": 1,
+        "leave": 1,
+        "new": 3,
+    },
+}
+
+
+class Misfortunes:
+    """Strikes a scenario's grid so many times."""
+
+    def __init__(self, scenario: "Scenario", rng: random.Random) -> None:
+        self._scenario = scenario
+        self._world = scenario.world
+        self._rng = rng
+        self._left = 0
+        self._mix = MIXES[scenario.shape.mix]
+
+    # -- when --------------------------------------------------------------------------
+
+    def begin(self, count: int) -> None:
+        self._left = count
+        self._next()
+
+    def stop(self) -> None:
+        self._left = 0
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will happen: all has struck, and everything is submitted."""
+        cases = self._scenario.auditor.cases
+        return self._left == 0 and len(cases) >= self._scenario.shape.jobs
+
+    def _next(self) -> None:
+        if self._left > 0:
+            self._world.at(self._rng.expovariate(1 / self._scenario.shape.pause), self._strike)
+
+    def _strike(self) -> None:
+        """Strike if there is unfinished work; if there never will be, give work."""
+        cases = self._scenario.auditor.cases.values()
+        if self._left > 0 and self._living() and (not cases or any(c.open for c in cases)):
+            if cases:
+                self._left -= 1
+                kind = self._rng.choices(tuple(self._mix), tuple(self._mix.values()))[0]
+                getattr(self, f"_{kind}")()
+        elif self._left > 0 and len(cases) >= self._scenario.shape.jobs:
+            self._left -= 1
+            if self._living():
+                self._scenario.submit(self._rng.choice(self._living()))
+        self._next()
+
+    # -- whom --------------------------------------------------------------------------
+
+    def _living(self) -> list[Process]:
+        return self._scenario.living()
+
+    def _anyone(self) -> Process:
+        return self._rng.choice(self._living())
+
+    def _server(self) -> Process:
+        """One that serves, else anyone."""
+        return self._rng.choice([p for p in self._living() if p.server] or self._living())
+
+    def _owner(self) -> Process:
+        """One that waits for a result, else anyone."""
+        cases = self._scenario.auditor.cases.values()
+        owners = dict.fromkeys(case.process for case in cases if case.open and case.process.awake)
+        return self._rng.choice(list(owners) or self._living())
+
+    # -- what: deaths ------------------------------------------------------------------
+
+    def _kill_one(self, victim: Process) -> None:
+        if len(self._living()) < 2:
+            self._new()
+        victim.kill()
+
+    def _kill(self) -> None:
+        self._kill_one(self._anyone())
+
+    def _kill_server(self) -> None:
+        self._kill_one(self._server())
+
+    def _kill_owner(self) -> None:
+        self._kill_one(self._owner())
+
+    def _kill_reigning(self) -> None:
+        """Kill the server, and its successor while it still waits for the members to report."""
+        self._kill_server()
+        self._world.at(self._rng.uniform(0, 0.5), self._kill_server_again)
+
+    def _kill_server_again(self) -> None:
+        servers = [process for process in self._living() if process.server]
+        if servers and self._left > 0:
+            self._kill_one(self._rng.choice(servers))
+
+    def _kill_between(self) -> None:
+        """Kill the server in the middle of what it is telling its members."""
+        servers = [process for process in self._living() if process.server]
+        if servers and len(self._living()) > 1:
+            servers[0].orders_left = self._rng.randint(1, 8)
+
+    def _burst(self) -> None:
+        """Many die in the same moment."""
+        for victim in self._rng.sample(self._living(), len(self._living()) // 2):
+            victim.kill()
+
+    def _restart(self) -> None:
+        """All die; as many start anew."""
+        victims = self._living()
+        for victim in victims:
+            victim.kill()
+        for victim in victims:
+            self._scenario.add_peer(victim.host.name)
+
+    def _leave(self) -> None:
+        if len(self._living()) < 2:
+            self._new()
+        self._anyone().leave()
+
+    def _new(self) -> None:
+        self._scenario.add_peer()
+
+    # -- what: pauses and the network --------------------------------------------------
+
+    def _freeze_one(self, victim: Process) -> None:
+        victim.freeze()
+        self._world.at(self._rng.uniform(0.1, 12.0), lambda: self._wake(victim))
+
+    def _wake(self, victim: Process) -> None:
+        if self._left > 0 or self._scenario.shape.sleepers_wake:
+            victim.wake()
+
+    def _freeze(self) -> None:
+        self._freeze_one(self._anyone())
+
+    def _freeze_server(self) -> None:
+        self._freeze_one(self._server())
+
+    def _freeze_owner(self) -> None:
+        self._freeze_one(self._owner())
+
+    def _break(self) -> None:
+        self._anyone().break_links()
+
+    def _slow(self) -> None:
+        self._anyone().slow_down(self._rng.choice((10.0, 100.0, 300.0)))
+
+    def _cut(self) -> None:
+        host = self._rng.choice(self._scenario.hosts)
+        if len(self._scenario.hosts) == 1 or host in self._world.cut_off:
+            self._break()
+            return
+        for process in self._world.processes:
+            process.disturb()
+        self._world.cut(host)
+        self._world.at(self._rng.uniform(0.1, 15.0), lambda: self._world.mend(host))
+
+    def _stranger(self) -> None:
+        """Something else holds one of the ports for a while."""
+        name = self._rng.choice(self._scenario.hosts)
+        port = self._rng.choice(self._scenario.settings.ports[:2])
+        ports = self._world.host(name).ports
+        if port not in ports:
+            ports[port] = "a web server"
+            self._world.note(name, f"port {port} is taken by a stranger")
+            self._world.at(self._rng.uniform(1, 20), lambda: void(ports.pop(port, None)))
+
+    # -- what: users -------------------------------------------------------------------
+
+    def _cancel(self) -> None:
+        self._cancel_one(everyone=False)
+
+    def _cancel_all(self) -> None:
+        self._cancel_one(everyone=True)
+
+    def _cancel_one(self, *, everyone: bool) -> None:
+        cases = self._scenario.auditor.cases.values()
+        mine = [case for case in cases if case.open and case.process.awake]
+        if mine:
+            case = self._rng.choice(mine)
+            case.process.cancel(case.txn, everyone=everyone)
+
+    def _late_submit(self) -> None:
+        """A latecomer: the same name again, or one more job."""
+        named = self._scenario.shape.named and self._rng.random() < 0.7
+        self._scenario.submit(self._anyone(), "job" if named else "")
+
+
+def void(_: object) -> None:
+    """Take a value and give none, for callbacks."""

@@ -1,0 +1,217 @@
+"""Faults to plant in the cores, one at a time, to see that the simulator notices each.
+
+Every fault is one method replaced by a wrong one: small mistakes that a change could well make.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from grid import registry
+from grid.attempts import Attempts
+from grid.client_core import ClientCore
+from grid.dispatcher import Dispatcher
+from grid.effects import ClientEffect, Deliver, FetchResult
+from grid.election import Election
+from grid.events import EstateAdopted, ReignBegan
+from grid.failure_detector import FailureDetector
+from grid.holdings import Holdings
+from grid.messages import Acknowledge, Cancel, Held
+from grid.ownership import Ownership
+from grid.plan import Plan
+from grid.server_core import ServerCore
+from grid.server_state import ServerState
+from grid.submissions import Submissions
+
+Wrong = Callable[..., Any]
+Faults = dict[str, tuple[type, str, Callable[[Any], Wrong]]]
+"""By what it does wrong: the class, its method, and what makes the wrong one of the right one."""
+
+
+def skip_settling(right: Any) -> Wrong:
+    def on_reign(self: ServerCore, event: ReignBegan, now: float) -> None:
+        right(self, event, now)
+        self.state.settled = True
+
+    return on_reign
+
+
+def forget_a_holding(right: Any) -> Wrong:
+    def held(self: Holdings, now: float) -> tuple[Held, ...]:
+        rows: tuple[Held, ...] = right(self, now)
+        return tuple(Held(h.record, h.holdings[:-1], h.sizes, h.remembered) for h in rows)
+
+    return held
+
+
+def fetch_whenever_told(right: Any) -> Wrong:
+    def finished(self: Ownership, message: Any) -> list[ClientEffect]:
+        return [FetchResult(message.txn, message.record, message.holdings)]
+
+    return finished
+
+
+def deliver_whenever_fetched(right: Any) -> Wrong:
+    def fetched(self: Ownership, txn: str, holdings: Any) -> Any:
+        effects, messages = right(self, txn, holdings)
+        return [*effects, *(e for e in effects if isinstance(e, Deliver))], messages
+
+    return fetched
+
+
+def reuse_the_term(right: Any) -> Wrong:
+    def reign_anew(self: Election, now: float) -> list[ClientEffect]:
+        seen = self.seen
+        self.seen = type(seen)(max(0, seen.term - 1), seen.id)
+        return list(right(self, now))
+
+    return reign_anew
+
+
+def forget_an_owner(right: Any) -> Wrong:
+    return lambda self: right(self)[:-1]
+
+
+def repeat_no_cancel(right: Any) -> Wrong:
+    return lambda self: [said for said in right(self) if not isinstance(said, Cancel)]
+
+
+def repeat_no_acknowledgement(right: Any) -> Wrong:
+    return lambda self: [said for said in right(self) if not isinstance(said, Acknowledge)]
+
+
+def cut_anywhere(right: Any) -> Wrong:
+    def cut(self: Plan, tile: Any, size: int) -> Any:
+        size = max(size, 3)
+        if tile.stop - tile.start <= size:
+            return tile
+        rest = tile.part(tile.start + size, tile.stop)
+        tile.stop = tile.start + size
+        self._tiling._tiles[tile.start] = (tile.stop, tile)
+        self._put_rest(rest) if hasattr(self, "_put_rest") else None
+        self._tiling._tiles[rest.start] = (rest.stop, rest)
+        return tile
+
+    return cut
+
+
+def count_overlaps_twice(right: Any) -> Wrong:
+    def credit(self: Plan, holding: Any, holder: str) -> Any:
+        before = self.done_count
+        inside = list(self._tiling.inside(holding.output.start, holding.output.stop))
+        news, needless = right(self, holding, holder)
+        if news and len(inside) > 1:
+            self.done_count = min(self.n, before + holding.output.stop - holding.output.start)
+        return news, needless
+
+    return credit
+
+
+def never_abdicate(right: Any) -> Wrong:
+    return lambda self, event: []
+
+
+def compare_rivals_by_port(right: Any) -> Wrong:
+    def meet(self: Election, event: Any) -> list[ClientEffect]:
+        return [] if event.address.port > self.settings.port else list(right(self, event))
+
+    return meet
+
+
+def orders_before_news(right: Any) -> Wrong:
+    def flush(self: ServerState) -> Any:
+        for member, assign in self._orders:
+            self.send(member, assign)
+        self._orders = []
+        return right(self)
+
+    return flush
+
+
+def nothing(right: Any) -> Wrong:
+    return lambda *args, **kwargs: None
+
+
+def nothing_found(right: Any) -> Wrong:
+    return lambda *args, **kwargs: []
+
+
+def keep_the_attempts_of_the_dead(right: Any) -> Wrong:
+    def part(self: Dispatcher, member: Any, now: float) -> None:
+        member.assigned.clear()
+        right(self, member, now)
+
+    return part
+
+
+def say_nothing_runs(right: Any) -> Wrong:
+    return lambda self: ()
+
+
+def ignore_estates(right: Any) -> Wrong:
+    def on(self: ClientCore, event: Any, now: float) -> None:
+        if not isinstance(event, EstateAdopted):
+            right(self, event, now)
+
+    return on
+
+
+def drop_what_is_unknown(right: Any) -> Wrong:
+    def take_held(self: ServerCore, member: Any, held: Held, now: float) -> None:
+        if self.state.registry.get(held.record) is None:
+            self.state.registry.bury(held.record)
+        right(self, member, held, now)
+
+    return take_held
+
+
+def reduce_what_is_there(right: Any) -> Wrong:
+    def sources(self: registry.Transaction, kind: Any, where: Any) -> Any:
+        found = right(self, kind, where)
+        return found[:-1] if kind == "reduce" and found else found
+
+    return sources
+
+
+def blame_others(right: Any) -> Wrong:
+    def look(self: FailureDetector, now: float) -> None:
+        self._looked = now
+
+    return look
+
+
+FAULTS: Faults = {
+    "the settling is skipped": (ServerCore, "_on_reign", skip_settling),
+    "a holding is missing from the join": (Holdings, "held", forget_a_holding),
+    "running attempts are missing from the join": (Attempts, "running", say_nothing_runs),
+    "a result is fetched whenever it is announced": (Ownership, "finished", fetch_whenever_told),
+    "a result is delivered twice": (Ownership, "fetched", deliver_whenever_fetched),
+    "a term is reigned in again": (Election, "_reign_anew", reuse_the_term),
+    "an owner is forgotten when resubmitting": (Ownership, "resubmissions", forget_an_owner),
+    "a cancel is said only once": (Ownership, "resubmissions", repeat_no_cancel),
+    "an acknowledgement is said once": (Ownership, "resubmissions", repeat_no_acknowledgement),
+    "ranges are cut anywhere": (Plan, "cut", cut_anywhere),
+    "overlapping outputs are counted twice": (Plan, "credit", count_overlaps_twice),
+    "a lost output's range is not free again": (Plan, "_freed", nothing),
+    "no server ever abdicates": (Election, "_meet_rival", never_abdicate),
+    "a server of a later port is no rival": (Election, "_meet_rival", compare_rivals_by_port),
+    "orders go out before the news of them": (ServerState, "flush", orders_before_news),
+    "ledgers are not waited for": (Submissions, "_expect", nothing),
+    "attempts of the dead stay": (Dispatcher, "part", keep_the_attempts_of_the_dead),
+    "estates of the dead are not announced": (ClientCore, "_on", ignore_estates),
+    "what a server does not know is dropped": (ServerCore, "_take_held", drop_what_is_unknown),
+    "a reduce misses a holder's outputs": (registry.Transaction, "sources", reduce_what_is_there),
+    "results are retained for ever": (Submissions, "expire", nothing),
+    "losses are not recounted": (Dispatcher, "_recount", nothing),
+    "one's own pause is blamed on others": (FailureDetector, "look", blame_others),
+    "nobody is ever silent": (FailureDetector, "silent", nothing_found),
+}
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Make the cores wrong in this one way."""
+    owner, method, make = FAULTS[name]
+    with patch.object(owner, method, make(getattr(owner, method))):
+        yield
