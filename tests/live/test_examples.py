@@ -50,18 +50,21 @@ def test_five_copies_count_once_and_agree(site: Site, monkeypatch: pytest.Monkey
 def test_killing_the_server_costs_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Copies of the script over the standard library; the one that serves is killed at work."""
     monkeypatch.setenv("GRID_SLOTS", "1")
-    copies = [example(site, "masterless.py") for _ in range(3)]
+    for _ in range(3):  # on a busy machine the job may be over before the kill
+        copies = [example(site, "masterless.py") for _ in range(3)]
 
-    def at_work() -> list[Process]:
-        return [copy for copy in copies if "reduce" in copy.out and "this process" in copy.out]
+        def at_work(copies: list[Process] = copies) -> list[Process]:
+            return [copy for copy in copies if "map" in copy.out and "this process" in copy.out]
 
-    victim = until("one serves and works", at_work)[0]
-    victim.kill()
-    survivors = [copy for copy in copies if copy is not victim]
-    outcomes = {counted(copy) for copy in survivors}
-    assert len(outcomes) == 1
-    assert next(iter(outcomes))[1] == "0"
-    assert all("term 2" in copy.out for copy in survivors)
+        victim = until("one serves and works", at_work)[0]
+        victim.kill()
+        survivors = [copy for copy in copies if copy is not victim]
+        outcomes = {counted(copy) for copy in survivors}
+        assert len(outcomes) == 1
+        assert next(iter(outcomes))[1] == "0"
+        if all("term 2" in copy.out for copy in survivors):
+            return
+    raise AssertionError("the server was never killed before the end of the job")
 
 
 def test_a_latecomer_gets_the_finished_result_at_once(site: Site) -> None:
