@@ -110,6 +110,8 @@ class Election:
         self._pending: set[Address] = set()
         self._servers: dict[Address, Welcome] = {}
         self._failures: dict[Address, ProbeFailed] = {}
+        self._told: dict[Address, ProbeFailed] = {}
+        """The last failure at each address, of earlier rounds too: for people."""
         self._waited = False
         self._ever_joined = False
         self._born: float | None = None
@@ -180,7 +182,7 @@ class Election:
         if self.phase is not Phase.SEEKING or event.address not in self._pending:
             return []
         self._pending.discard(event.address)
-        self._failures[event.address] = event
+        self._failures[event.address] = self._told[event.address] = event
         return [] if self._pending else self._sought(now)
 
     def _best(self) -> Address | None:
@@ -403,7 +405,7 @@ class Election:
             return None
         if now < self._born + self.settings.join_timeout:
             return None
-        seen = "; ".join(f"{a}: {f.kind} ({f.reason})" for a, f in sorted(self._failures.items()))
+        seen = "; ".join(f"{a}: {f.kind} ({f.reason})" for a, f in sorted(self._told.items()))
         serving = (
             "none of them could be served" if self.settings.serves else "visitors do not serve"
         )

@@ -305,10 +305,12 @@ class Store:
     def _remove_starting(self, prefixes: tuple[str, ...]) -> int:
         removed = 0
         for folder in self._owned_folders():
-            for path in files_in(folder):
-                if path.name.startswith(prefixes):
-                    path.unlink(missing_ok=True)
-                    removed += 1
+            unwanted = [path for path in files_in(folder) if path.name.startswith(prefixes)]
+            for path in unwanted:
+                path.unlink(missing_ok=True)
+            removed += len(unwanted)
+            if unwanted and folder != self.folder and not _holds_any(folder):
+                self._give_up(folder, remove=True)  # an estate that is used up
         return removed
 
     @contextmanager
