@@ -6,7 +6,7 @@ There is no vote. The well-known port is the lock: whoever binds it serves, ever
     phase       what it waits for                 what ends it
     ---------   -------------------------------   ------------------------------------------------
     seeking     answers of all candidates         a server answered -> joining; none -> waiting
-    waiting     its turn among the successors     its time -> seek once more; then binding
+    waiting     its turn among the successors     seeks now and then; its turn come -> binding
     binding     the port                          bound -> serving; taken -> seeking, or next port
     joining     a greeted link                    connected -> following; failed -> seeking
     following   nothing                           link lost or server silent -> seeking
@@ -25,6 +25,7 @@ well-known-port election drawn in mincemeat.py's README, with terms as in Raft (
 import random
 from enum import Enum
 
+from grid.admission import implausible
 from grid.effects import (
     BindPort,
     ClientEffect,
@@ -56,8 +57,9 @@ GRACE_SECONDS = 0.05
 AGAIN_SECONDS = 0.05
 """Pause before seeking again when someone else is just now becoming server."""
 
-IDLE_SECONDS = 0.5
-"""Pause before seeking again when this peer may not, or cannot, serve."""
+PATIENCE_SECONDS = (0.02, 0.5)
+"""First and longest pause between two rounds of seeking, each twice the one before: a successor
+takes over within some milliseconds, and a grid that stays away is not to be pestered."""
 
 WIDE_SPAN = 16
 """Ports tried by a peer with its user's own key when other users' grids hold the first ones."""
@@ -112,7 +114,8 @@ class Election:
         self._failures: dict[Address, ProbeFailed] = {}
         self._told: dict[Address, ProbeFailed] = {}
         """The last failure at each address, of earlier rounds too: for people."""
-        self._waited = False
+        self._grab_at: float | None = None
+        self._pause_seconds = PATIENCE_SECONDS[0]
         self._ever_joined = False
         self._born: float | None = None
         self._bound: Address | None = None
@@ -143,13 +146,18 @@ class Election:
     def lost_server(self, now: float) -> list[ClientEffect]:
         """The link to the followed server is gone, or it is silent."""
         self.link = None
-        self._waited = False
+        self._take_heart()
         effects: list[ClientEffect] = []
         if self._bound is not None:
             self._bound = None
             effects.append(StopServing(None))
         self.phase = Phase.SEEKING
         return [*effects, self._role(), *self.seek(now)]
+
+    def _take_heart(self) -> None:
+        """Begin to seek afresh: quickly at first, and with one's turn still to come."""
+        self._grab_at = None
+        self._pause_seconds = PATIENCE_SECONDS[0]
 
     def seek(self, now: float) -> list[ClientEffect]:
         """Greet every candidate, and one's own ports, at once."""
@@ -169,6 +177,9 @@ class Election:
             return self._meet_rival(event)
         if self.phase is not Phase.SEEKING or event.address not in self._pending:
             return []
+        wrong = implausible(event.welcome.reign, self.seen)
+        if wrong:
+            return self.probe_failed(ProbeFailed(event.address, "stranger", wrong), now)
         self._pending.discard(event.address)
         if event.welcome.peer != self.peer:
             self._servers[event.address] = event.welcome
@@ -235,14 +246,15 @@ class Election:
     # -- waiting and grabbing ----------------------------------------------------------
 
     def _nobody(self, now: float) -> list[ClientEffect]:
+        seconds = self._pause_seconds
+        self._pause_seconds = min(2 * seconds, PATIENCE_SECONDS[1])
         if not self.settings.serves:
-            self._waited = False
-            return [*self._pause(IDLE_SECONDS, now), Resolve()]
-        if self._waited:
+            return [*self._pause(seconds, now), Resolve()]
+        if self._grab_at is None:
+            self._grab_at = now + self._rank_seconds()
+        if now >= self._grab_at:
             return self._bind(0, now)
-        self._waited = True
-        seconds = self._rank_seconds()
-        return self._pause(seconds, now) if seconds else self._bind(0, now)
+        return self._pause(min(seconds, self._grab_at - now), now)
 
     def _rank_seconds(self) -> float:
         """How long to leave the port to those who come before."""
@@ -258,8 +270,8 @@ class Election:
             self.phase = Phase.BINDING
             self.deadline = None
             return [BindPort(self._ports[index])]
-        self._waited = False
-        return [*self._pause(IDLE_SECONDS, now), Resolve()]
+        self._grab_at = None
+        return [*self._pause(PATIENCE_SECONDS[1], now), Resolve()]
 
     def port_taken(self, event: PortTaken, now: float) -> list[ClientEffect]:
         if self.phase is not Phase.BINDING:
@@ -310,6 +322,10 @@ class Election:
 
     def connected(self, event: Connected, now: float) -> list[ClientEffect]:
         """A link stands. The caller joins over it if ``self.link`` is it afterwards."""
+        wrong = implausible(event.welcome.reign, self.seen)
+        if wrong:
+            failed = ReconnectFailed(event.address, "stranger", wrong)
+            return [CloseLink(event.link, wrong), *self.reconnect_failed(failed, now)]
         if self.phase is Phase.SERVING and self.link is None and event.address == self._bound:
             self.link = event.link
             self.server = event.address
@@ -323,7 +339,7 @@ class Election:
         else:
             return [CloseLink(event.link)]
         self._ever_joined = True
-        self._waited = False
+        self._take_heart()
         self._resume_rival_watch(now)
         return []
 
