@@ -41,8 +41,12 @@ class Attempts:
     def __len__(self) -> int:
         return sum(task.stage is not Stage.STOPPING for task in self._tasks.values())
 
-    def add(self, assign: Assign) -> None:
+    def add(self, assign: Assign) -> bool:
+        """Take in a task; False for one that is here already."""
+        if assign.attempt in self._tasks:
+            return False
         self._tasks[assign.attempt] = _Task(assign, Stage.PREPARING)
+        return True
 
     def prepared(self, attempt: str) -> None:
         """The inputs are here."""

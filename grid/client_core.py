@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterable
 from typing import assert_never
 
+from grid.admission import wrong_with_told
 from grid.attempts import Attempts
 from grid.effects import (
     AdoptEstates,
@@ -247,6 +248,7 @@ class ClientCore:
                 assert_never(event)
 
     def _on_connected(self, event: Connected, now: float) -> None:
+        former = self.election.reign
         self._do(self.election.connected(event, now))
         if self.election.link != event.link:
             return
@@ -261,6 +263,8 @@ class ClientCore:
                 held=self.holdings.held(now),
                 running=self.attempts.running(),
                 adopted=tuple(self._adopted),
+                returning=self.election.members > 0
+                and (self.election.serving or former.id != self.election.reign.id),
             ),
             *self.ownership.resubmissions(),
             *self._questions,
@@ -377,16 +381,31 @@ class ClientCore:
             if retained is not None:
                 self.holdings.remember(retained, now)
             self._say(Announce((Held(event.record, mine),)))
+        else:
+            self._drop_fetched(mine)
         self._do(effects)
         self._say(*messages)
 
     def _on_result_missing(self, event: ResultMissing) -> None:
-        self._fetching.pop(event.txn, None)
-        self._say(*self.ownership.missing(event.txn, event.missing))
+        sources = self._fetching.pop(event.txn, ())
+        messages = self.ownership.missing(event.txn, event.missing)
+        if not messages:
+            self._retained.pop(event.record, None)
+            self._drop_fetched(holding for holding, _ in sources)
+        self._say(*messages)
+
+    def _drop_fetched(self, fetched: Iterable[Holding]) -> None:
+        """Nobody waits for this result any more: remove what came of it."""
+        outputs = [holding.output for holding in fetched]
+        self._do(DropOutput(output) for output in outputs if output not in self.holdings)
 
     # -- messages of the server --------------------------------------------------------
 
     def _on_message(self, message: Message, now: float) -> None:  # noqa: C901 - one row a message
+        wrong = wrong_with_told(message, self.election.seen)
+        if wrong:
+            self._leave_server(wrong, now)
+            return
         match message:
             case Beat():
                 self.election.members = message.members
@@ -420,8 +439,8 @@ class ClientCore:
             case Ended():
                 self.ownership.ended(message)
             case Assign():
-                self.attempts.add(message)
-                self._do([Prepare(message)])
+                if self.attempts.add(message):
+                    self._do([Prepare(message)])
             case CancelTask():
                 self._cancel_tasks([message.attempt])
             case Drop():
@@ -442,10 +461,13 @@ class ClientCore:
                 self._answered(AskStatus())
                 self._do([ShowStatus(message)])
             case _:
-                # A server that sends what only clients send is not one to follow.
-                if self.election.link is not None:
-                    self._do([CloseLink(self.election.link)])
-                self._on_server_lost(now)
+                self._leave_server(f"it sent {type(message).__name__}, which clients send", now)
+
+    def _leave_server(self, reason: str, now: float) -> None:
+        """A server that breaks the protocol is not one to follow."""
+        if self.election.link is not None:
+            self._do([CloseLink(self.election.link, reason)])
+        self._on_server_lost(now)
 
     def _fetch(self, effects: list[ClientEffect]) -> None:
         for effect in effects:

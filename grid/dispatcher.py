@@ -114,7 +114,9 @@ class Dispatcher:
         if txn is None:
             return False
         peer = member.ref.peer
-        if running.kind == "call":
+        if not self._credible(txn, member, running.attempt):
+            taken = False
+        elif running.kind == "call":
             taken = txn.calls.get(peer, NOBODY) is None
             if taken:
                 txn.calls_given[running.attempt] = peer
@@ -131,6 +133,18 @@ class Dispatcher:
         else:
             self._state.send(member, CancelTask(running.attempt))
         return True
+
+    def _credible(self, txn: Transaction, member: Member, attempt: str) -> bool:
+        """Whether an attempt can be what a member says: run once, and not one yet to be given.
+
+        Two attempts of one name would never both end here, and what they hold would stay taken.
+        """
+        if attempt in member.assigned or attempt in txn.calls_given:
+            return False
+        if any(attempt in plan.attempts() for plan in txn.plans.values()):
+            return False
+        number = attempt.removeprefix(self._prefix())
+        return number == attempt or (number.isdecimal() and int(number) <= self._count)
 
     # -- outcomes ----------------------------------------------------------------------
 
@@ -212,8 +226,7 @@ class Dispatcher:
         self, member: Member, message: TaskReturned, now: float
     ) -> tuple[Transaction, Failure] | None:
         """A task was handed back. Return the transaction if nobody can run it."""
-        for output in message.missing:
-            self.lost(output)
+        self._lose(message.missing)
         if message.reason == "space":
             member.full_until = now + FULL_SECONDS
         pause = now + RETURN_SECONDS if message.reason == "inputs" else 0.0
@@ -226,19 +239,21 @@ class Dispatcher:
         able = [m for m in self._state.roster if m.slots and m.ref.peer not in txn.unable]
         return None if able else (txn, Failure("module", message.detail, peer=member.ref.name))
 
-    def lost(self, output: Output) -> None:
-        """An output is gone for good, at every holder."""
-        for member in self._state.roster:
-            member.lost(output)
-        txn = self._state.registry.get(output.record)
-        plan = txn.plans.get(output.kind) if txn else None
-        if txn is None or plan is None or not plan.has(output.start, output.stop):
-            return
-        holders = [t for t in plan.outputs() if t.holding and t.holding.output == output]
-        for tile in holders:
-            for peer in tile.holders:
-                txn.unsay(output.kind, tile.start, tile.stop, peer)
-        if plan.lose(output, None) is not None:
+    def _lose(self, outputs: tuple[Output, ...]) -> None:
+        """Outputs are gone for good, at every holder."""
+        short: dict[str, Transaction] = {}
+        for output in outputs:
+            for member in self._state.roster:
+                member.lost(output)
+            txn = self._state.registry.get(output.record)
+            plan = txn.plans.get(output.kind) if txn else None
+            if txn is None or plan is None or not plan.has(output.start, output.stop):
+                continue
+            for peer in plan.holders(output):
+                txn.unsay(output.kind, output.start, output.stop, peer)
+            if plan.lose(output, None) is not None:
+                short[output.record] = txn
+        for txn in short.values():
             self._recount(txn)
 
     def _recount(self, txn: Transaction) -> None:
@@ -249,8 +264,7 @@ class Dispatcher:
 
     def lost_outputs(self, message: LostOutputs) -> Transaction | None:
         """An owner could not fetch these; they are to be run again."""
-        for output in message.missing:
-            self.lost(output)
+        self._lose(message.missing)
         return self._state.registry.get(message.record)
 
     # -- members that go ---------------------------------------------------------------

@@ -32,9 +32,11 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class CloseLink:
-    """Close a link after what was sent is out. No ``LinkLost`` follows."""
+    """Close a link after what was sent is out. No ``LinkLost`` follows. ``reason`` says what the
+    far end did wrong, if it did."""
 
     link: int
+    reason: str = ""
 
 
 # ------------------------------------------------------------------- ordered by the client core

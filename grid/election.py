@@ -116,6 +116,8 @@ class Election:
         """The last failure at each address, of earlier rounds too: for people."""
         self._grab_at: float | None = None
         self._pause_seconds = PATIENCE_SECONDS[0]
+        self._followed_at = 0.0
+        self._missing = 0
         self._ever_joined = False
         self._born: float | None = None
         self._bound: Address | None = None
@@ -147,12 +149,19 @@ class Election:
         """The link to the followed server is gone, or it is silent."""
         self.link = None
         self._take_heart()
+        self._count_missing(now)
         effects: list[ClientEffect] = []
         if self._bound is not None:
             self._bound = None
             effects.append(StopServing(None))
         self.phase = Phase.SEEKING
         return [*effects, self._role(), *self.seek(now)]
+
+    def _count_missing(self, now: float) -> None:
+        """How many should come back to the next server. A reign too short for all to have joined
+        does not know how many there are; the one before did."""
+        short = now - self._followed_at < self.settings.silence_seconds
+        self._missing = max(self.members, self._missing if short else 0, 1) - 1
 
     def _take_heart(self) -> None:
         """Begin to seek afresh: quickly at first, and with one's turn still to come."""
@@ -289,12 +298,11 @@ class Election:
 
     def _reign_anew(self, now: float) -> list[ClientEffect]:
         assert self._bound is not None
-        expected = max(0, self.members - 1)
         self.reign = Reign(self.seen.term + 1, f"{self._rng.getrandbits(64):016x}")
         self.seen = self.reign
         self.phase = Phase.SERVING
         self.deadline = now + self._rival_seconds()
-        effects: list[ClientEffect] = [Serve(self.reign, expected)]
+        effects: list[ClientEffect] = [Serve(self.reign, self._missing)]
         if self.link is None:
             effects.append(ConnectOwnServer(self._bound))
         return effects
@@ -339,6 +347,7 @@ class Election:
         else:
             return [CloseLink(event.link)]
         self._ever_joined = True
+        self._followed_at = now
         self._take_heart()
         self._resume_rival_watch(now)
         return []

@@ -21,10 +21,9 @@ from grid.errors import BadJob
 from grid.functions import Functions, check_resultfn
 from grid.partition import check_key
 from grid.pickling import show
-from grid.settings import PARTITIONS
+from grid.settings import PARTITIONS, PARTITIONS_MAX
 from grid.suggest import did_you_mean
 
-PARTITIONS_MAX = 1 << 16
 _OPTIONS = (
     "collectfn",
     "combinefn",

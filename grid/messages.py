@@ -4,13 +4,19 @@ One frozen tagged ``msgspec.Struct`` each, used directly by the cores: there is 
 definition and no converter. User data (keys, values, code, exceptions) only ever appears as
 ``bytes`` that neither the client nor the server thread opens, or as clipped ``repr`` text.
 
+Every number and text has its range in its type, so that what decodes is in range: sums of counts
+fit into a message again, and no name is so long that an answer which quotes it does not fit into
+a frame. How values must fit together (aligned ranges, known records) the cores check.
+
 Who sends what: *greeting* both ways before anything else; *client to server*; *server to
 client*; *peer to peer* (bulk data, on the data port).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+from grid.settings import NAME_MAX, PARTITIONS_MAX, SLOTS_MAX
 
 PROTOCOL = 1
 """Raised whenever a message changes shape; peers of different protocols refuse each other."""
@@ -19,14 +25,51 @@ Kind = Literal["map", "reduce", "finish", "call"]
 """What a task does: map a range of items, reduce a range of partitions, finish, call once."""
 
 
+# ------------------------------------------------------------------------------ ranges
+
+COUNT_MAX = 2**53
+"""More than anything here counts; and a thousand of them still add up to a message's integer."""
+
+Count = Annotated[int, Meta(ge=0, le=COUNT_MAX)]
+BYTES_MAX = 2**48
+
+Bytes = Annotated[int, Meta(ge=0, le=BYTES_MAX)]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Signed = Annotated[int, Meta(ge=-COUNT_MAX, le=COUNT_MAX)]
+
+Name = Annotated[str, Meta(max_length=NAME_MAX)]
+"""An id, or what a user named something."""
+
+Text = Annotated[str, Meta(max_length=2**18)]
+"""For people to read: a message, a traceback."""
+
+EXCEPTION_BYTES_MAX = 1 << 20
+"""A larger exception carries data, not a reason; its text is enough."""
+
+RIDING_BYTES_MAX = 8 << 10
+"""What may ride in messages: the server carries it, so it must be small against a task's rest."""
+
+Slots = Annotated[int, Meta(ge=0, le=SLOTS_MAX)]
+
+TERM_MAX = 2**48
+"""No grid fails over so often."""
+
+TERM_LEAP_MAX = 2**20
+"""How far ahead of all that one knows a term can honestly be. Whoever claims more is not believed,
+or a single lie would use the terms up."""
+
+TASK_RANGE_MAX = 1 << 16
+"""The most items, or partitions, of one task. More would make messages and retries heavy."""
+
+
 # ------------------------------------------------------------------------------ names
 
 
 class Address(Struct, frozen=True, array_like=True, order=True):
     """Where a listener can be dialled."""
 
-    host: str
-    port: int
+    host: Name
+    port: Annotated[int, Meta(ge=0, lt=65536)]
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -35,8 +78,8 @@ class Address(Struct, frozen=True, array_like=True, order=True):
 class Reign(Struct, frozen=True, array_like=True, order=True):
     """A server's reign. ``term`` only grows; ``id`` is drawn when the port is bound."""
 
-    term: int
-    id: str
+    term: Annotated[int, Meta(ge=0, le=TERM_MAX)]
+    id: Name
 
     def __str__(self) -> str:
         return f"{self.term}/{self.id[:6]}"
@@ -53,9 +96,9 @@ class PeerRef(Struct, frozen=True, array_like=True):
     the identity of its machine: equal hosts share a file system.
     """
 
-    peer: str
-    name: str
-    host: str
+    peer: Name
+    name: Name
+    host: Name
     data: Address
 
 
@@ -67,12 +110,12 @@ class Output(Struct, frozen=True, array_like=True):
     that made it and ``counter`` that peer's own count.
     """
 
-    record: str
+    record: Name
     kind: Kind
-    start: int
-    stop: int
-    producer: str
-    counter: int
+    start: Count
+    stop: Count
+    producer: Name
+    counter: Count
 
 
 class Holding(Struct, frozen=True, array_like=True):
@@ -80,8 +123,8 @@ class Holding(Struct, frozen=True, array_like=True):
     ``on_error="skip"``."""
 
     output: Output
-    bytes: int
-    skipped: tuple[int, ...] = ()
+    bytes: Bytes
+    skipped: tuple[Count, ...] = ()
 
 
 class Failure(Struct, frozen=True):
@@ -90,32 +133,32 @@ class Failure(Struct, frozen=True):
     item a worker was on, or -1."""
 
     kind: Literal["raised", "died", "unpicklable", "module", "deadline", "cancelled", "bug"]
-    message: str
-    function: str = ""
-    key: str = ""
-    peer: str = ""
-    traceback: str = ""
-    exception: bytes = b""
-    item: int = -1
+    message: Text
+    function: Text = ""
+    key: Text = ""
+    peer: Name = ""
+    traceback: Text = ""
+    exception: Annotated[bytes, Meta(max_length=EXCEPTION_BYTES_MAX)] = b""
+    item: Annotated[int, Meta(ge=-1, le=COUNT_MAX)] = -1
 
 
 class Remembered(Struct, frozen=True):
     """A finished named transaction, as its holders remember it for latecomers."""
 
-    name: str
-    fingerprint: dict[str, str]
+    name: Name
+    fingerprint: dict[Name, Text]
     meta: "RecordMeta"
     holdings: tuple[Holding, ...]
-    seconds_left: float
-    skipped: tuple[int, ...] = ()
+    seconds_left: Seconds
+    skipped: tuple[Count, ...] = ()
 
 
 class Held(Struct, frozen=True):
     """What one peer holds of one record. ``sizes`` sums its map outputs by partition."""
 
-    record: str
+    record: Name
     holdings: tuple[Holding, ...]
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[Bytes, ...] = ()
     remembered: Remembered | None = None
 
 
@@ -127,14 +170,14 @@ class RecordMeta(Struct, frozen=True):
     ``retries`` user exceptions.
     """
 
-    record: str
+    record: Name
     shape: Literal["mapreduce", "everywhere"]
-    items: int
-    partitions: int
+    items: Count
+    partitions: Annotated[int, Meta(ge=1, le=PARTITIONS_MAX)]
     finish: bool
-    priority: int = 0
-    retries: int = 0
-    attempts_max: int = 4
+    priority: Signed = 0
+    retries: Count = 0
+    attempts_max: Annotated[int, Meta(ge=1, le=COUNT_MAX)] = 4
     speculate: bool = True
 
 
@@ -142,8 +185,8 @@ class Riding(Struct, frozen=True, array_like=True):
     """What is small enough to ride in messages: a record's head, and its items if it is a single
     small one. Bytes that only workers open; empty where they have to be fetched."""
 
-    head: bytes = b""
-    items: bytes = b""
+    head: Annotated[bytes, Meta(max_length=RIDING_BYTES_MAX)] = b""
+    items: Annotated[bytes, Meta(max_length=RIDING_BYTES_MAX)] = b""
 
 
 NOTHING_RIDING = Riding()
@@ -155,11 +198,11 @@ NOTHING_RIDING = Riding()
 class Hello(Struct, frozen=True, tag=True):
     """The first frame of whoever dialled. ``intended`` is the address it meant to reach."""
 
-    protocol: int
-    grid: str
-    peer: str
-    name: str
-    python: tuple[int, int]
+    protocol: Count
+    grid: Name
+    peer: Name
+    name: Name
+    python: tuple[Count, Count]
     role: Literal["peer", "visitor", "probe", "data"]
     intended: Address
     seen: Reign = NO_REIGN
@@ -168,17 +211,17 @@ class Hello(Struct, frozen=True, tag=True):
 class Welcome(Struct, frozen=True, tag=True):
     """The answer. ``followers`` counts live members beside the serving process itself."""
 
-    peer: str
-    name: str
-    python: tuple[int, int]
+    peer: Name
+    name: Name
+    python: tuple[Count, Count]
     reign: Reign = NO_REIGN
-    followers: int = 0
+    followers: Count = 0
 
 
 class Refusal(Struct, frozen=True, tag=True):
     """The answer to one who may not come in; ``reason`` says what differs and what to do."""
 
-    reason: str
+    reason: Text
 
 
 # ------------------------------------------------------------------------------ both ways
@@ -187,7 +230,7 @@ class Refusal(Struct, frozen=True, tag=True):
 class Beat(Struct, frozen=True, tag=True):
     """I live. Sent both ways every heartbeat; a server says how many members it has."""
 
-    members: int = 0
+    members: Count = 0
 
 
 # ------------------------------------------------------------------------------ client to server
@@ -196,47 +239,49 @@ class Beat(Struct, frozen=True, tag=True):
 class Running(Struct, frozen=True, array_like=True):
     """An attempt in hand: queued, preparing or executing."""
 
-    attempt: str
-    record: str
+    attempt: Name
+    record: Name
     kind: Kind
-    start: int
-    stop: int
+    start: Count
+    stop: Count
 
 
 class Join(Struct, frozen=True, tag=True):
     """Everything a server must know of a member, sent first on every link.
 
     ``serves`` is false for visitors and for peers that may not become server. ``seen`` is the
-    highest reign this peer has known. ``adopted`` are the dead peers whose estates it has taken
-    over: nobody need wait for their reports.
+    highest reign this peer has known, ``returning`` whether it was a member of an earlier reign.
+    ``adopted`` are the dead peers whose estates it has taken over: nobody need wait for their
+    reports.
     """
 
     me: PeerRef
-    slots: int
+    slots: Slots
     serves: bool
     seen: Reign
     held: tuple[Held, ...]
     running: tuple[Running, ...]
-    adopted: tuple[str, ...] = ()
+    adopted: tuple[Name, ...] = ()
+    returning: bool = False
 
 
 class LedgerEntry(Struct, frozen=True, array_like=True):
     """A range was ``given`` to a peer, or is ``held`` by it."""
 
     kind: Kind
-    start: int
-    stop: int
-    peer: str
+    start: Count
+    stop: Count
+    peer: Name
     held: bool
 
 
 class Submit(Struct, frozen=True, tag=True):
     """Own a record. Sent again, with the ledger, on every rejoin until resolved."""
 
-    txn: str
+    txn: Name
     meta: RecordMeta
-    name: str = ""
-    fingerprint: dict[str, str] = {}
+    name: Name = ""
+    fingerprint: dict[Name, Text] = {}
     fresh: bool = False
     accepted: bool = False
     ledger: tuple[LedgerEntry, ...] = ()
@@ -246,31 +291,31 @@ class Submit(Struct, frozen=True, tag=True):
 class Cancel(Struct, frozen=True, tag=True):
     """Withdraw this owner, or with ``all`` end the job for everyone."""
 
-    txn: str
-    record: str
+    txn: Name
+    record: Name
     all: bool = False
 
 
 class Acknowledge(Struct, frozen=True, tag=True):
     """The owner has its result (or its failure) and needs nothing more."""
 
-    txn: str
-    record: str
+    txn: Name
+    record: Name
 
 
 class TaskDone(Struct, frozen=True, tag=True):
     """An attempt is sealed. ``sizes`` are its bytes by partition (map only)."""
 
-    attempt: str
+    attempt: Name
     holding: Holding
-    seconds: float
-    sizes: tuple[int, ...] = ()
+    seconds: Seconds
+    sizes: tuple[Bytes, ...] = ()
 
 
 class TaskFailed(Struct, frozen=True, tag=True):
     """An attempt ended badly: the user's code raised, or its worker died."""
 
-    attempt: str
+    attempt: Name
     failure: Failure
 
 
@@ -278,9 +323,9 @@ class TaskReturned(Struct, frozen=True, tag=True):
     """An attempt is handed back without fault of the user: inputs that could not be fetched
     (``missing`` are gone for good at their holder), no room, no module, leaving."""
 
-    attempt: str
+    attempt: Name
     reason: Literal["inputs", "space", "module", "leaving"]
-    detail: str = ""
+    detail: Text = ""
     missing: tuple[Output, ...] = ()
 
 
@@ -288,13 +333,13 @@ class Announce(Struct, frozen=True, tag=True):
     """Holdings that are here now. ``adopted`` is the dead peer whose whole estate this is."""
 
     held: tuple[Held, ...]
-    adopted: str = ""
+    adopted: Name = ""
 
 
 class LostOutputs(Struct, frozen=True, tag=True):
     """An owner could not fetch these: their holder no longer has them."""
 
-    record: str
+    record: Name
     missing: tuple[Output, ...]
 
 
@@ -309,7 +354,7 @@ class AskStatus(Struct, frozen=True, tag=True):
 class AskClaims(Struct, frozen=True, tag=True):
     """Which of these records, all that I hold outputs of, does any transaction still need?"""
 
-    records: tuple[str, ...]
+    records: tuple[Name, ...]
 
 
 class AskDown(Struct, frozen=True, tag=True):
@@ -319,10 +364,10 @@ class AskDown(Struct, frozen=True, tag=True):
 class Printed(Struct, frozen=True, tag=True):
     """Lines that user code printed or logged, from its peer through the server to its owners."""
 
-    record: str
-    peer: str
+    record: Name
+    peer: Name
     stream: Literal["stdout", "stderr", "log"]
-    text: str
+    text: Text
 
 
 # ------------------------------------------------------------------------------ server to client
@@ -333,15 +378,15 @@ class Joined(Struct, frozen=True, tag=True):
 
     reign: Reign
     server: PeerRef
-    successors: tuple[str, ...]
-    members: int
+    successors: tuple[Name, ...]
+    members: Count
 
 
 class Successors(Struct, frozen=True, tag=True):
     """The order of taking over changed."""
 
-    successors: tuple[str, ...]
-    members: int
+    successors: tuple[Name, ...]
+    members: Count
 
 
 class NewReign(Struct, frozen=True, tag=True):
@@ -353,28 +398,28 @@ class NewReign(Struct, frozen=True, tag=True):
 class PeerGone(Struct, frozen=True, tag=True):
     """A member of your host is gone: adopt what it left."""
 
-    peer: str
+    peer: Name
 
 
 class Accepted(Struct, frozen=True, tag=True):
     """This submission owns its record."""
 
-    txn: str
-    record: str
+    txn: Name
+    record: Name
 
 
 class Rejected(Struct, frozen=True, tag=True):
     """This submission was refused; ``conflict`` names the parts of the fingerprint that differ."""
 
-    txn: str
-    message: str
-    conflict: tuple[str, ...] = ()
+    txn: Name
+    message: Text
+    conflict: tuple[Name, ...] = ()
 
 
 class Adopt(Struct, frozen=True, tag=True):
     """A transaction of this name exists: fetch its record from an owner, then submit as owner."""
 
-    txn: str
+    txn: Name
     meta: RecordMeta
     owners: tuple[PeerRef, ...]
 
@@ -383,41 +428,41 @@ class Progress(Struct, frozen=True, tag=True):
     """News for the ledger, then the sums. Always sent before the orders it tells of. ``ran``
     counts tasks that this server has given and that are finished."""
 
-    record: str
+    record: Name
     entries: tuple[LedgerEntry, ...]
     freed: tuple[LedgerEntry, ...]
-    maps_done: int
-    maps_total: int
-    reduces_done: int
-    reduces_total: int
+    maps_done: Count
+    maps_total: Count
+    reduces_done: Count
+    reduces_total: Count
     finishing: bool
-    ran: int
+    ran: Count
 
 
 class Finished(Struct, frozen=True, tag=True):
     """All output is there: fetch these, in this order, from their holders. ``skipped`` are the
     indices of items left out by ``on_error="skip"``."""
 
-    txn: str
-    record: str
+    txn: Name
+    record: Name
     meta: RecordMeta
     holdings: tuple[tuple[Holding, PeerRef], ...]
-    skipped: tuple[int, ...] = ()
+    skipped: tuple[Count, ...] = ()
 
 
 class Failed(Struct, frozen=True, tag=True):
     """The transaction ended without a result."""
 
-    txn: str
-    record: str
+    txn: Name
+    record: Name
     failure: Failure
 
 
 class Ended(Struct, frozen=True, tag=True):
     """The server has done all that this owner's acknowledgement or cancel asked for."""
 
-    txn: str
-    record: str
+    txn: Name
+    record: Name
 
 
 class Source(Struct, frozen=True, array_like=True):
@@ -431,27 +476,27 @@ class Assign(Struct, frozen=True, tag=True):
     """Run this. ``owners`` have the record and the items; ``sources`` hold the inputs of a reduce
     or a finish; ``deaths`` counts workers that already died on it."""
 
-    attempt: str
-    record: str
+    attempt: Name
+    record: Name
     kind: Kind
-    start: int
-    stop: int
+    start: Count
+    stop: Count
     owners: tuple[PeerRef, ...]
     sources: tuple[Source, ...] = ()
-    deaths: int = 0
+    deaths: Count = 0
     riding: Riding = NOTHING_RIDING
 
 
 class CancelTask(Struct, frozen=True, tag=True):
     """Stop this attempt; its output is not wanted."""
 
-    attempt: str
+    attempt: Name
 
 
 class Drop(Struct, frozen=True, tag=True):
     """Nobody needs these outputs of the record any more: all of them, or only these kinds."""
 
-    record: str
+    record: Name
     kinds: tuple[Kind, ...] = ()
 
 
@@ -471,7 +516,7 @@ class Redirect(Struct, frozen=True, tag=True):
 class Claims(Struct, frozen=True, tag=True):
     """Of the records asked about, these are still needed."""
 
-    records: tuple[str, ...]
+    records: tuple[Name, ...]
 
 
 class GoDown(Struct, frozen=True, tag=True):
@@ -481,27 +526,27 @@ class GoDown(Struct, frozen=True, tag=True):
 class MemberStatus(Struct, frozen=True):
     """One row of the roster."""
 
-    peer: str
-    name: str
-    host: str
-    slots: int
-    running: int
+    peer: Name
+    name: Name
+    host: Name
+    slots: Slots
+    running: Count
     serving: bool
     visitor: bool
-    held_bytes: int
+    held_bytes: Bytes
 
 
 class TransactionStatus(Struct, frozen=True):
     """One transaction as the server sees it."""
 
-    record: str
-    name: str
-    state: str
-    owners: tuple[str, ...]
-    maps_done: int
-    maps_total: int
-    reduces_done: int
-    reduces_total: int
+    record: Name
+    name: Name
+    state: Name
+    owners: tuple[Name, ...]
+    maps_done: Count
+    maps_total: Count
+    reduces_done: Count
+    reduces_total: Count
 
 
 class Status(Struct, frozen=True, tag=True):
@@ -519,7 +564,7 @@ class Status(Struct, frozen=True, tag=True):
 class FetchRecord(Struct, frozen=True, tag=True):
     """Give me the record: its head (code, settings) and, with ``keys``, its key list."""
 
-    record: str
+    record: Name
     keys: bool
 
 
@@ -527,10 +572,10 @@ class FetchItems(Struct, frozen=True, tag=True):
     """Give me these items. ``resolve`` asks for the values themselves where the datasource would
     rather name a file that the asker could not read."""
 
-    record: str
-    indices: tuple[int, ...] = ()
-    start: int = 0
-    stop: int = 0
+    record: Name
+    indices: tuple[Count, ...] = ()
+    start: Count = 0
+    stop: Count = 0
     resolve: bool = False
 
 
@@ -538,21 +583,21 @@ class FetchSegments(Struct, frozen=True, tag=True):
     """Give me partitions ``first..stop`` of these segments."""
 
     outputs: tuple[Output, ...]
-    first: int
-    stop: int
+    first: Count
+    stop: Count
 
 
 class Parcel(Struct, frozen=True, tag=True):
     """What was asked for follows as raw bytes: one blob a size, in the order asked."""
 
-    sizes: tuple[int, ...]
+    sizes: tuple[Bytes, ...]
 
 
 class Absent(Struct, frozen=True, tag=True):
     """It cannot be given. ``missing`` are segments this peer does not have; ``failure`` is set
     when the user's datasource raised."""
 
-    reason: str
+    reason: Text
     missing: tuple[Output, ...] = ()
     failure: Failure | None = None
 

@@ -40,7 +40,7 @@ from grid.messages import (
     Riding,
     Submit,
 )
-from grid.ranges import Tiling
+from grid.ranges import Tiling, is_aligned
 
 State = Literal["pending", "fetching", "resolved"]
 
@@ -69,6 +69,8 @@ class Ledger:
             self._entries.pop(self._key(entry), None)
         for entry in progress.entries:
             finished = self._finished[entry.kind]
+            if not is_aligned(entry.start, entry.stop, finished.n):
+                continue  # of no server that runs this record
             if entry.kind == "call":
                 pass  # every member runs the same call once: no range is shared
             elif entry.held:

@@ -225,6 +225,12 @@ class Plan:
         tile.waiting.clear()
         return needless
 
+    def holders(self, output: Output) -> tuple[str, ...]:
+        """Who keeps an output that counts."""
+        tile = self._tiling.at(output.start)[2]
+        counts = tile.holding is not None and tile.holding.output == output
+        return tuple(tile.holders) if counts else ()
+
     def lose(self, output: Output, holder: str | None) -> Tile | None:
         """A holder (or, with None, everyone) no longer has an output. Return the tile if nobody
         else has it: it is free."""

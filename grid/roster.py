@@ -18,6 +18,8 @@ class Member:
     slots: int
     serves: bool
     local: bool
+    returning: bool = False
+    """It was a member of an earlier reign."""
     assigned: dict[str, str] = field(default_factory=dict)
     held: dict[str, dict[Output, Holding]] = field(default_factory=dict)
     held_bytes: int = 0
@@ -58,7 +60,8 @@ class Member:
 
     def keep_only(self, records: tuple[str, ...]) -> None:
         """Forget the holdings of all other records: the member no longer has them."""
-        for record in [record for record in self.held if record not in records]:
+        kept = frozenset(records)
+        for record in [record for record in self.held if record not in kept]:
             self.drop(record, ())
 
 
@@ -94,6 +97,10 @@ class Roster:
     def neighbours(self, host: str) -> list[Member]:
         """The members of one host."""
         return [member for member in self if member.ref.host == host]
+
+    def returned(self) -> int:
+        """How many have come back from an earlier reign."""
+        return sum(member.returning for member in self)
 
     def slots(self) -> int:
         return sum(member.slots for member in self)

@@ -7,6 +7,7 @@ alone decides nothing about who serves; its client tells it (``ReignBegan``, ``R
 
 from typing import assert_never
 
+from grid.admission import wrong_with_said
 from grid.dispatcher import Dispatcher
 from grid.effects import CloseLink, FreePort, Greet, Send, ServerEffect, TellClient
 from grid.events import (
@@ -20,6 +21,7 @@ from grid.events import (
 )
 from grid.failure_detector import FailureDetector
 from grid.messages import (
+    BYTES_MAX,
     Acknowledge,
     Announce,
     AskClaims,
@@ -55,6 +57,9 @@ from grid.roster import Member
 from grid.server_state import ServerState
 from grid.settings import Settings
 from grid.submissions import Submissions
+
+BURIED_MAX = 4096
+"""Dead peers remembered as fully reported: more than die while one job runs."""
 
 
 class ServerCore:
@@ -144,14 +149,18 @@ class ServerCore:
         if member is not None:
             self._part(member, now)
 
-    def _shut_out(self, link: int, now: float) -> None:
+    def _shut_out(self, link: int, now: float, reason: str) -> None:
         """Close the link of one who is silent or breaks the protocol."""
-        self.state.do(CloseLink(link))
+        self.state.do(CloseLink(link, reason))
         self._on_link_lost(link, now)
 
     # -- messages ----------------------------------------------------------------------
 
     def _on_message(self, link: int, message: Message, now: float) -> None:
+        wrong = wrong_with_said(message, self._guests[link][0].peer, self.state.reign)
+        if wrong:
+            self._shut_out(link, now, wrong)
+            return
         match message:
             case Beat():
                 return
@@ -169,7 +178,7 @@ class ServerCore:
                 pass
         member = self.state.roster.at(link)
         if member is None or not self._on_member_message(member, message, now):
-            self._shut_out(link, now)
+            self._shut_out(link, now, f"it sent {type(message).__name__}, which is not its to send")
 
     def _on_member_message(self, member: Member, message: Message, now: float) -> bool:  # noqa: C901
         """Take a member's message; False if only others may send it."""
@@ -211,12 +220,19 @@ class ServerCore:
     def _on_join(self, link: int, join: Join, now: float) -> None:
         old = self.state.roster.named(join.me.peer)
         if old is not None:
-            self._shut_out(old.link, now)
+            self._shut_out(old.link, now, "it joined again")
+        if link not in self._guests:
+            return  # over the same link, which no honest client does
         assert self.state.me is not None
-        member = Member(link, join.me, join.slots, join.serves, local=self._guests[link][1])
+        member = Member(
+            link, join.me, join.slots, join.serves, self._guests[link][1], join.returning
+        )
         self.state.roster.add(member)
         if join.seen > self.state.reign:
             self.state.do(TellClient(join.seen))
+        if join.returning and self._expected == 0 and now < self._settle_at:
+            # We took ourselves for the first server, and there was one before.
+            self.state.settled = False
         self._successors_changed()
         roster = self.state.roster
         joined = Joined(self.state.reign, self.state.me, self._successors, len(roster))
@@ -232,6 +248,8 @@ class ServerCore:
         """All that a dead peer held is announced: nothing waits for it any more."""
         if self.state.roster.named(dead) is None:
             self.state.buried[dead] = None
+            while len(self.state.buried) > BURIED_MAX:
+                del self.state.buried[next(iter(self.state.buried))]
             self.state.settle(dead)
 
     def _take_in(self, member: Member, join: Join, now: float) -> None:
@@ -326,19 +344,24 @@ class ServerCore:
     def _settle_if_due(self, now: float) -> None:
         """Decide what waited until the old members had the time to report."""
         state = self.state
-        if not state.settled and (now >= self._settle_at or len(state.roster) >= self._expected):
+        if not state.settled and (now >= self._settle_at or self._all_returned()):
             state.settled = True
             for link, message in self.submissions.decide():
                 member = state.roster.at(link)
                 if member is not None:
                     self._on_member_message(member, message, now)
 
+    def _all_returned(self) -> bool:
+        """Whether the members of the server before are all here, if their number is known."""
+        returned = self.state.roster.returned()
+        return returned >= self._expected and (self._expected > 0 or returned == 0)
+
     def _on_time(self, now: float) -> None:
         if now < self._beat_at:
             return
         self._beat_at = now + self.settings.heartbeat_seconds
         for link in self._detector.silent(now):
-            self._shut_out(link, now)
+            self._shut_out(link, now, "it is silent")
         for member in list(self.state.roster):
             self.state.send(member, Beat(len(self.state.roster)))
             if member.unclaimed and now >= member.unclaimed_until:
@@ -374,7 +397,7 @@ class ServerCore:
             running=len(member.assigned),
             serving=member.local,
             visitor=not member.serves,
-            held_bytes=member.held_bytes,
+            held_bytes=min(member.held_bytes, BYTES_MAX),
         )
 
     def _transaction_status(self, record: str) -> TransactionStatus:

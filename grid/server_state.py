@@ -4,6 +4,10 @@ Messages are put in an outbox during a step. At its end the ledgers' news goes o
 orders it tells of: an owner must never know less than a worker does (P4).
 """
 
+from collections.abc import Iterator
+
+from msgspec import structs
+
 from grid.effects import Send, ServerEffect
 from grid.messages import (
     NO_REIGN,
@@ -20,6 +24,9 @@ from grid.plan import Needless
 from grid.registry import Registry, Transaction
 from grid.roster import Member, Roster
 from grid.settings import Settings
+
+ENTRIES_MAX = 10_000
+"""Ledger entries in one message: below a megabyte or two."""
 
 
 class ServerState:
@@ -69,8 +76,9 @@ class ServerState:
 
     def _send_progress(self, txn: Transaction) -> None:
         news = self.progress(txn)
-        for owner in txn.owners.values():
-            self.tell(owner.peer, news)
+        for part in _parts(news):
+            for owner in txn.owners.values():
+                self.tell(owner.peer, part)
         txn.entries = []
         txn.freed = []
         txn.dirty = False
@@ -149,3 +157,14 @@ class ServerState:
     def where(self) -> dict[str, PeerRef]:
         """Where each member's data can be fetched."""
         return {member.ref.peer: member.ref for member in self.roster}
+
+
+def _parts(news: Progress) -> Iterator[Progress]:
+    """Cut long news, as of a big job to a new owner, into what fits into frames."""
+    if len(news.entries) + len(news.freed) <= ENTRIES_MAX:
+        yield news
+        return
+    for start in range(0, len(news.freed), ENTRIES_MAX):  # first, as a ledger reads them
+        yield structs.replace(news, entries=(), freed=news.freed[start : start + ENTRIES_MAX])
+    for start in range(0, len(news.entries), ENTRIES_MAX):
+        yield structs.replace(news, entries=news.entries[start : start + ENTRIES_MAX], freed=())

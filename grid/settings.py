@@ -15,6 +15,15 @@ PORT = 11235
 PARTITIONS = 256
 """Fixed, so that any two peers cut alike; empty partitions cost nothing."""
 
+PARTITIONS_MAX = 1 << 16
+"""The server keeps a sum for each partition and holder, so there must not be too many."""
+
+NAME_MAX = 256
+"""The longest name, in characters, of a grid, peer or transaction: every message repeats them."""
+
+SLOTS_MAX = 1 << 12
+"""More tasks at once than any machine has use for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -83,8 +92,9 @@ class Settings:
                 f"port_span={self.port_span} does not fit: ports {self.port} to "
                 f"{self.port + self.port_span - 1} must be between 1 and 65535"
             )
-        if self.slots < 0:
+        if not 0 <= self.slots <= SLOTS_MAX:
             raise Misuse(f"slots={self.slots}: use 0 to only submit, or how many tasks run at once")
+        check_name(self.grid, "grid")
         if self.silence_seconds < 2 * self.heartbeat_seconds:
             raise Misuse(
                 f"silence_seconds={self.silence_seconds} leaves no room for two heartbeats of "
@@ -95,6 +105,16 @@ class Settings:
     def ports(self) -> range:
         """The well-known port and its fallbacks, in order."""
         return range(self.port, self.port + self.port_span)
+
+
+def check_name(name: object, what: str) -> None:
+    """Raise ``Misuse`` unless ``name`` is text that every message can repeat."""
+    if not isinstance(name, str):
+        raise Misuse(f"{what}={name!r} is not text; give a name such as 'nightly'")
+    if len(name) > NAME_MAX:
+        raise Misuse(f"{what}={name[:40]!r}... has {len(name)} characters; use at most {NAME_MAX}")
+    if not name.isprintable():
+        raise Misuse(f"{what}={name!r} has characters that cannot be shown; use plain text")
 
 
 def check_names(given: dict[str, Any], known: list[str], where: str) -> None:

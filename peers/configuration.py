@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from grid.errors import Misuse
 from grid.messages import Address
-from grid.settings import PORT, Settings, check_names
+from grid.settings import NAME_MAX, PORT, Settings, check_name, check_names
 from peers.addresses import is_loopback
 
 WorkerMode = Literal["process", "thread"]
@@ -80,6 +80,7 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     if workers not in ("process", "thread"):
         raise Misuse(f"workers={workers!r} is neither 'process' nor 'thread'")
     name = values.pop("name", "") or _default_name()
+    check_name(name, "name")
     spool = values.pop("spool", None)
     key_file = values.pop("key_file", None)
     password = values.pop("password", None)
@@ -92,7 +93,7 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     return Configuration(
         settings=settings,
         hosts=hosts,
-        name=str(name),
+        name=name,
         workers=workers,
         spool=Path(spool) if spool else None,
         key_file=str(key_file) if key_file else None,
@@ -119,4 +120,6 @@ def _hosts(hosts: str | Iterable[str]) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str):
             raise Misuse(f"hosts must be names or addresses, not {name!r}")
+        if len(name) > NAME_MAX or not name.strip().isprintable():
+            raise Misuse(f"hosts has {name[:80]!r}, which is no name or address of a host")
     return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))

@@ -19,15 +19,12 @@ from msgspec import Struct, msgpack
 
 from grid.errors import NotPicklable
 from grid.job import Job
-from grid.messages import Failure, Output, Riding
+from grid.messages import RIDING_BYTES_MAX, Failure, Output, Riding
 from grid.pickling import show
 from peers.bulk import Blob, NotHere
 from peers.segment import SegmentCorrupt, SegmentMissing, slice_segment
 from peers.shipping import Code, pickle_value
 from peers.store import Store
-
-RIDING_BYTES_MAX = 8 << 10
-"""What may ride in messages: the server carries it, so it must be small against a task's rest."""
 
 
 class Head(Struct, frozen=True, array_like=True):

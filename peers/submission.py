@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from grid.errors import Misuse
 from grid.job import Job
-from grid.settings import check_names
+from grid.settings import check_name, check_names
 
 OPTIONS = [
     "name",
@@ -17,6 +17,9 @@ OPTIONS = [
     "on_error",
     "speculate",
 ]
+
+NUMBERS = {"priority": (-1000, 1000), "retries": (0, 1_000_000), "attempts_max": (1, 1_000_000)}
+"""The least and the most of each option that counts."""
 
 
 @dataclass
@@ -46,12 +49,24 @@ def check(job: Any, options: dict[str, Any]) -> Submission:
             )
         raise TypeError(f"submit takes a Job, not {type(job).__name__}")
     submission = Submission(job, **options)
+    check_name(submission.name, "name")
     if submission.on_error not in ("raise", "skip"):
         raise Misuse(f"on_error={submission.on_error!r} is neither 'raise' nor 'skip'")
-    if submission.attempts_max < 1 or submission.retries < 0:
-        raise Misuse("attempts_max must be at least 1 and retries at least 0")
-    if submission.deadline_seconds is not None and submission.deadline_seconds <= 0:
-        raise Misuse(f"deadline_seconds={submission.deadline_seconds} has passed already")
-    if not isinstance(submission.name, str):
-        raise Misuse(f"name={submission.name!r} is not text")
+    for option, (least, most) in NUMBERS.items():
+        number = getattr(submission, option)
+        if type(number) is not int or not least <= number <= most:
+            raise Misuse(f"{option}={number!r} is not a whole number from {least} to {most}")
+    for option in ("fresh", "speculate"):
+        if not isinstance(getattr(submission, option), bool):
+            raise Misuse(f"{option}={getattr(submission, option)!r} is neither True nor False")
+    _check_deadline(submission.deadline_seconds)
     return submission
+
+
+def _check_deadline(seconds: Any) -> None:
+    if seconds is None:
+        return
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds != seconds:
+        raise Misuse(f"deadline_seconds={seconds!r} is not a number of seconds")
+    if seconds <= 0:
+        raise Misuse(f"deadline_seconds={seconds} has passed already; give the seconds from now")

@@ -14,13 +14,11 @@ import cloudpickle
 
 import grid
 from grid.errors import NotPicklable
-from grid.messages import Failure
+from grid.messages import EXCEPTION_BYTES_MAX, Failure
 
 MESSAGE_MAX = 2_000
 KEY_MAX = 200
 TRACEBACK_MAX = 20_000
-EXCEPTION_BYTES_MAX = 1 << 20
-"""A larger exception carries data, not a reason; its text is enough."""
 
 _OURS = (
     str(Path(next(iter(grid.__path__))).resolve()),

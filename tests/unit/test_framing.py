@@ -1,7 +1,5 @@
 """Framing: whatever is sent comes out the same, whatever else comes in is one clear error."""
 
-from typing import Any
-
 import msgspec
 import pytest
 from hypothesis import given
@@ -11,42 +9,9 @@ from grid import framing
 from grid.errors import Bug, ProtocolError
 from grid.framing import Decoder, decode, encode
 from grid.messages import Beat, Claims, Drop, Message, Printed, Refusal
+from tests.unit.strategies import values_of
 
-_UNSIGNED = st.integers(0, 2**63 - 1)
-
-
-def _values(kind: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
-    """Values of a field's type, made from what msgspec knows of it."""
-    match kind:
-        case msgspec.inspect.StructType(cls=cls, fields=fields):
-            return st.builds(cls, **{field.name: _values(field.type) for field in fields})
-        case msgspec.inspect.VarTupleType(item_type=item):
-            return st.lists(_values(item), max_size=3).map(tuple)
-        case msgspec.inspect.TupleType(item_types=items):
-            return st.tuples(*map(_values, items))
-        case msgspec.inspect.DictType(key_type=key, value_type=value):
-            return st.dictionaries(_values(key), _values(value), max_size=3)
-        case msgspec.inspect.UnionType(types=types):
-            return st.one_of(*map(_values, types))
-        case msgspec.inspect.LiteralType(values=values):
-            return st.sampled_from(values)
-        case msgspec.inspect.IntType():
-            return _UNSIGNED
-        case msgspec.inspect.FloatType():
-            return st.floats(allow_nan=False)
-        case msgspec.inspect.BoolType():
-            return st.booleans()
-        case msgspec.inspect.StrType():
-            return st.text(max_size=20)
-        case msgspec.inspect.BytesType():
-            return st.binary(max_size=20)
-        case msgspec.inspect.NoneType():
-            return st.none()
-        case _:
-            raise AssertionError(f"no strategy for {kind}")
-
-
-_MESSAGES = _values(msgspec.inspect.type_info(Message))
+_MESSAGES = values_of(msgspec.inspect.type_info(Message))
 
 
 def _take_all(decoder: Decoder) -> list[Message]:
