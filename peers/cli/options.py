@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 VISIT_SECONDS = 1.5
 """How long a command looks for a grid: several times what a failover takes on one host."""
 
+LOG_COLUMNS = 400
+
 _GRID_SETTINGS = ("hosts", "port", "port_span", "grid", "key_file", "join_timeout")
 PEER_SETTINGS = ("slots", "name", "workers", "spool")
 
@@ -175,9 +177,9 @@ def _password(path: Path) -> str:
 def start_logging(verbose: int) -> None:
     """Show warnings, with ``-v`` also what happens, with ``-vv`` everything, on stderr."""
     level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
-    handler = RichHandler(
-        console=Console(file=sys.stderr), show_path=False, rich_tracebacks=False, markup=False
-    )
+    # A log file must not be folded to the 80 columns of a terminal that is not there.
+    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else LOG_COLUMNS)
+    handler = RichHandler(console=console, show_path=False, rich_tracebacks=False, markup=False)
     handler.setFormatter(logging.Formatter("%(message)s", datefmt="[%X]"))
     root = logging.getLogger()
     root.handlers[:] = [handler]
