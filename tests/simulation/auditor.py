@@ -115,9 +115,9 @@ class Auditor:
         ran = {holding.output.producer for holding, _ in effect.holdings}
         for process in self.world.processes:
             member = process.joined_at is not None and process.joined_at < case.submitted_at
-            if member and process.awake and not process.disturbed and not case.process.disturbed:
-                if process.me.peer not in ran and not process.closing:
-                    self.world.violation(f"P2 {case.txn} did not run on {process.name}")
+            calm = self.calm and not process.closing
+            if member and calm and process.awake and process.me.peer not in ran:
+                self.world.violation(f"P2 {case.txn} did not run on {process.name}")
 
     def _check_one_record(self, case: Case) -> None:
         """Owners of one name share one record, while the first of them lives and waits."""
@@ -126,7 +126,8 @@ class Auditor:
             if not shares or not self.calm or other.withdrawn or other.owner_died:
                 continue
             first = other.submitted_at + 1 < case.submitted_at
-            if first and other.open and other.meta.record != case.record:
+            sharers = other.process.client.ownership.of_record(case.record)
+            if first and other.open and other.txn not in sharers:
                 self.world.violation(
                     f"P4 {case.txn} ran as {case.record} besides {other.txn} of the same name"
                 )
