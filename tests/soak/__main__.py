@@ -25,7 +25,7 @@ from peers import Peer, Transaction
 from tests.live.harness import Process, Site, until
 from tests.live.jobs import answer, slowly, total
 
-ITEMS = 150
+ITEMS = 300
 SLOTS = 2
 JOB_SECONDS = 1.0
 """About what the job takes with all peers: kills are drawn over it and a bit beyond."""
@@ -102,7 +102,7 @@ def kill_in_turn(count: int, rng: random.Random) -> list[Outcome]:
     with site() as here:
         living: list[Process] = [here.start(slots=SLOTS) for _ in range(3)]
         owner = here.here("owner", serves=False)
-        watched = Watched(owner, 100 * count)
+        watched = Watched(owner, 400 * count)
         times: list[float | None] = []
         for _ in range(count):
             until("progress", lambda: watched.txn.progress.tasks_this_term > 3)
