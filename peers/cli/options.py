@@ -143,19 +143,27 @@ def visit(args: argparse.Namespace) -> "Iterator[Peer]":
         if type(error) is not CannotJoin:
             raise  # a grid answered and said no: that says more
         log.info("%s", error)
-        raise CannotJoin(_nobody(configuration(args))) from error
+        raise CannotJoin(_nobody(configuration(args), str(error))) from error
     with peer:
         yield peer
 
 
-def _nobody(meant: Configuration) -> str:
+def _nobody(meant: Configuration, reasons: str) -> str:
+    """Say in one line that there is no grid; and who else sits on its ports, if anyone."""
     hosts = ", ".join(meant.hosts) or "this host"
     ports = meant.settings.ports
     where = f"port {ports[0]}" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]}"
+    others = [reason for reason in reasons.partition(". ")[2].split("; ") if _is_odd(reason)]
+    told = f". There: {'; '.join(others)}" if others else " (-v says what was tried)"
     return (
         f"no grid named {meant.settings.grid!r} answers on {hosts}, {where}. Start one with "
-        f"`grid up` (-v says what was tried)"
+        f"`grid up`{told}"
     )
+
+
+def _is_odd(reason: str) -> bool:
+    """Whether a port did something else than to have nobody behind it."""
+    return ": " in reason and ": refused (" not in reason
 
 
 def _password(path: Path) -> str:

@@ -6,6 +6,7 @@ import pickle
 import pty
 import select
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -104,6 +105,15 @@ def test_no_grid_is_said_soon_in_one_line(jobs: Site) -> None:
         assert ends(process, 1) == ""
         assert process.err.startswith(f"grid {name}: no grid named 'grid' answers on this host")
         assert process.err.count("\n") == 1
+
+
+def test_who_else_sits_on_the_port_is_said(site: Site) -> None:
+    with socket.create_server(("127.0.0.1", site.port)):  # takes connections, says nothing
+        process = grid(site, "status")
+        ends(process, 1)
+    assert f"There: 127.0.0.1:{site.port}: silent" in process.err
+    assert process.err.count("127.0.0.1") <= 2
+    assert process.err.count("\n") == 1
 
 
 def test_another_key_is_said(site: Site) -> None:
