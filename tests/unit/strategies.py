@@ -6,7 +6,10 @@ import msgspec
 from hypothesis import strategies as st
 
 Chooser = dict[str, st.SearchStrategy[Any]]
-"""Strategies for fields of certain names, tried beside those that follow from the type."""
+"""Strategies for fields of certain names: mostly these, now and then what the type allows."""
+
+_NEVER_HINTED = (msgspec.inspect.VarTupleType, msgspec.inspect.BytesType)
+"""A tuple of names has the field's name too, but is no name."""
 
 
 def values_of(kind: msgspec.inspect.Type, hints: Chooser | None = None) -> st.SearchStrategy[Any]:
@@ -30,7 +33,9 @@ def values_of(kind: msgspec.inspect.Type, hints: Chooser | None = None) -> st.Se
 
 def _field(field: msgspec.inspect.Field, hints: Chooser) -> st.SearchStrategy[Any]:
     typed = values_of(field.type, hints)
-    return hints[field.name] | typed if field.name in hints else typed
+    if field.name not in hints or isinstance(field.type, _NEVER_HINTED):
+        return typed
+    return st.one_of(*[hints[field.name]] * 5, typed)
 
 
 def _scalar(kind: msgspec.inspect.Type) -> st.SearchStrategy[Any]:
