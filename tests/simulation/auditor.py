@@ -205,8 +205,9 @@ class Auditor:
         for effect in effects:
             if isinstance(effect, Send) and isinstance(effect.message, Assign):
                 self._check_announced(process, core, effect.message)
-                self._check_kept(process, effect.message, began)
-                self._check_under_way(process, effect.message, began)
+                if not process.disturbed:
+                    self._check_kept(process, effect.message, began)
+                    self._check_under_way(process, effect.message, began)
 
     def _check_announced(self, process: "Process", core: ServerCore, order: Assign) -> None:
         for member in core.state.roster:

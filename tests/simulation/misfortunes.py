@@ -65,13 +65,15 @@ class Misfortunes:
         self._world = scenario.world
         self._rng = rng
         self._left = 0
+        self._extra = 0
         self._mix = MIXES[scenario.shape.mix]
 
     # -- when --------------------------------------------------------------------------
 
     def begin(self, count: int) -> None:
         self._left = count
-        self._next()
+        self._extra = 2 * count
+        self._next(self._scenario.shape.pause)
 
     def stop(self) -> None:
         self._left = 0
@@ -82,23 +84,31 @@ class Misfortunes:
         cases = self._scenario.auditor.cases
         return self._left == 0 and len(cases) >= self._scenario.shape.jobs
 
-    def _next(self) -> None:
+    def _next(self, seconds: float) -> None:
         if self._left > 0:
-            self._world.at(self._rng.expovariate(1 / self._scenario.shape.pause), self._strike)
+            self._world.at(self._rng.expovariate(1 / seconds), self._strike)
 
     def _strike(self) -> None:
-        """Strike if there is unfinished work; if there never will be, give work."""
+        """Strike if there is unfinished work; if there is none and will be none, give some, and
+        strike while it is under way."""
         cases = self._scenario.auditor.cases.values()
-        if self._left > 0 and self._living() and (not cases or any(c.open for c in cases)):
-            if cases:
-                self._left -= 1
-                kind = self._rng.choices(tuple(self._mix), tuple(self._mix.values()))[0]
-                getattr(self, f"_{kind}")()
-        elif self._left > 0 and len(cases) >= self._scenario.shape.jobs:
+        pause = self._scenario.shape.pause
+        if any(case.open and case.process.awake for case in cases):
             self._left -= 1
-            if self._living():
-                self._scenario.submit(self._rng.choice(self._living()))
-        self._next()
+            kind = self._rng.choices(tuple(self._mix), tuple(self._mix.values()))[0]
+            getattr(self, f"_{kind}")()
+        elif len(cases) >= self._scenario.shape.jobs:
+            if self._extra == 0:
+                self._left = 0
+            elif self._living():
+                self._extra -= 1
+                self._scenario.submit(self._anyone(), self._name())
+                pause = min(pause, self._scenario.work_seconds / 2 + 0.005)
+        self._next(pause)
+
+    def _name(self) -> str:
+        named = self._scenario.shape.named and self._rng.random() < 0.3
+        return f"job{self._rng.randint(1, 9)}" if named else ""
 
     # -- whom --------------------------------------------------------------------------
 

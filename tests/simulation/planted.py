@@ -5,6 +5,7 @@ Every fault is one method replaced by a wrong one: small mistakes that a change 
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
@@ -25,8 +26,17 @@ from grid.server_state import ServerState
 from grid.submissions import Submissions
 
 Wrong = Callable[..., Any]
-Faults = dict[str, tuple[type, str, Callable[[Any], Wrong]]]
-"""By what it does wrong: the class, its method, and what makes the wrong one of the right one."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A method of a class, and what makes the wrong one of the right one. ``seed`` is where to look
+    first: this seed found it once."""
+
+    seed: int
+    owner: type
+    method: str
+    make: Callable[[Any], Wrong]
 
 
 def skip_settling(right: Any) -> Wrong:
@@ -88,9 +98,8 @@ def cut_anywhere(right: Any) -> Wrong:
             return tile
         rest = tile.part(tile.start + size, tile.stop)
         tile.stop = tile.start + size
-        self._tiling._tiles[tile.start] = (tile.stop, tile)
-        self._put_rest(rest) if hasattr(self, "_put_rest") else None
-        self._tiling._tiles[rest.start] = (rest.stop, rest)
+        for piece in (tile, rest):
+            self._tiling._tiles[piece.start] = (piece.stop, piece)
         return tile
 
     return cut
@@ -181,37 +190,49 @@ def blame_others(right: Any) -> Wrong:
     return look
 
 
-FAULTS: Faults = {
-    "the settling is skipped": (ServerCore, "_on_reign", skip_settling),
-    "a holding is missing from the join": (Holdings, "held", forget_a_holding),
-    "running attempts are missing from the join": (Attempts, "running", say_nothing_runs),
-    "a result is fetched whenever it is announced": (Ownership, "finished", fetch_whenever_told),
-    "a result is delivered twice": (Ownership, "fetched", deliver_whenever_fetched),
-    "a term is reigned in again": (Election, "_reign_anew", reuse_the_term),
-    "an owner is forgotten when resubmitting": (Ownership, "resubmissions", forget_an_owner),
-    "a cancel is said only once": (Ownership, "resubmissions", repeat_no_cancel),
-    "an acknowledgement is said once": (Ownership, "resubmissions", repeat_no_acknowledgement),
-    "ranges are cut anywhere": (Plan, "cut", cut_anywhere),
-    "overlapping outputs are counted twice": (Plan, "credit", count_overlaps_twice),
-    "a lost output's range is not free again": (Plan, "_freed", nothing),
-    "no server ever abdicates": (Election, "_meet_rival", never_abdicate),
-    "a server of a later port is no rival": (Election, "_meet_rival", compare_rivals_by_port),
-    "orders go out before the news of them": (ServerState, "flush", orders_before_news),
-    "ledgers are not waited for": (Submissions, "_expect", nothing),
-    "attempts of the dead stay": (Dispatcher, "part", keep_the_attempts_of_the_dead),
-    "estates of the dead are not announced": (ClientCore, "_on", ignore_estates),
-    "what a server does not know is dropped": (ServerCore, "_take_held", drop_what_is_unknown),
-    "a reduce misses a holder's outputs": (registry.Transaction, "sources", reduce_what_is_there),
-    "results are retained for ever": (Submissions, "expire", nothing),
-    "losses are not recounted": (Dispatcher, "_recount", nothing),
-    "one's own pause is blamed on others": (FailureDetector, "look", blame_others),
-    "nobody is ever silent": (FailureDetector, "silent", nothing_found),
+FAULTS = {
+    "the settling is skipped": Fault(147, ServerCore, "_on_reign", skip_settling),
+    "a holding is missing from the join": Fault(0, Holdings, "held", forget_a_holding),
+    "running attempts are missing from the join": Fault(82, Attempts, "running", say_nothing_runs),
+    "a result is fetched whenever it is announced": Fault(
+        0, Ownership, "finished", fetch_whenever_told
+    ),
+    "a result is delivered twice": Fault(0, Ownership, "fetched", deliver_whenever_fetched),
+    "a term is reigned in again": Fault(0, Election, "_reign_anew", reuse_the_term),
+    "an owner is forgotten when resubmitting": Fault(
+        5, Ownership, "resubmissions", forget_an_owner
+    ),
+    "a cancel is said only once": Fault(50, Ownership, "resubmissions", repeat_no_cancel),
+    "an acknowledgement is said once": Fault(
+        161, Ownership, "resubmissions", repeat_no_acknowledgement
+    ),
+    "ranges are cut anywhere": Fault(0, Plan, "cut", cut_anywhere),
+    "overlapping outputs are counted twice": Fault(312, Plan, "credit", count_overlaps_twice),
+    "a lost output's range is not free again": Fault(5, Plan, "_freed", nothing),
+    "no server ever abdicates": Fault(4, Election, "_meet_rival", never_abdicate),
+    "a server of a later port is no rival": Fault(
+        107, Election, "_meet_rival", compare_rivals_by_port
+    ),
+    "orders go out before the news of them": Fault(99, ServerState, "flush", orders_before_news),
+    "ledgers are not waited for": Fault(0, Submissions, "_expect", nothing),
+    "attempts of the dead stay": Fault(5, Dispatcher, "part", keep_the_attempts_of_the_dead),
+    "estates of the dead are not announced": Fault(0, ClientCore, "_on", ignore_estates),
+    "what a server does not know is dropped": Fault(
+        0, ServerCore, "_take_held", drop_what_is_unknown
+    ),
+    "a reduce misses a holder's outputs": Fault(
+        0, registry.Transaction, "sources", reduce_what_is_there
+    ),
+    "results are retained for ever": Fault(0, Submissions, "expire", nothing),
+    "one's own pause is blamed on others": Fault(107, FailureDetector, "look", blame_others),
+    "nobody is ever silent": Fault(114, FailureDetector, "silent", nothing_found),
 }
 
 
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """Make the cores wrong in this one way."""
-    owner, method, make = FAULTS[name]
-    with patch.object(owner, method, make(getattr(owner, method))):
+    fault = FAULTS[name]
+    wrong = fault.make(getattr(fault.owner, fault.method))
+    with patch.object(fault.owner, fault.method, wrong):
         yield

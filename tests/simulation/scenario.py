@@ -48,7 +48,7 @@ def draw(rng: random.Random) -> Shape:
         together=rng.random() < 0.5,
         jobs=rng.choice((1, 1, 2, 3, 5)),
         named=rng.random() < 0.4,
-        items=rng.choice((0, 1, 2, 7, 30, 64, 100)),
+        items=rng.choice((0, 1, 7, 30, 30, 64, 100, 100)),
         task_seconds=rng.choice((0.002, 0.02, 0.2)),
         span=rng.choice((0.0, 0.5, 3.0, 10.0)),
         mix=mix,
@@ -113,6 +113,12 @@ class Scenario:
         )
         process.submit(f"t{self._jobs}", meta, name, {"keys": "same"})
 
+    @property
+    def work_seconds(self) -> float:
+        """About how long one job takes, all going well."""
+        slots = 2 * max(1, len(self.living()))
+        return self.shape.items * self.shape.task_seconds / slots
+
     def living(self) -> list[Process]:
         return [process for process in self.world.processes if process.awake]
 
@@ -157,6 +163,7 @@ class Scenario:
         for process in self.world.processes:
             process.shop.death_rate = 0.0
             process.shop.late_rate = 0.0
+            process.orders_left = None
             process.slow_down(1.0)
             if self.shape.sleepers_wake:
                 process.wake()
