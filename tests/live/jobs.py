@@ -45,11 +45,13 @@ def forever(_key: Any, _value: Any) -> Iterator[tuple[int, int]]:
         pass
 
 
-def wait_for(key: Any, path: str) -> Iterator[tuple[Any, str]]:
-    """Run until the file exists."""
-    while not Path(path).exists():
-        time.sleep(0.01)
-    yield key, "done"
+def behind_gate(key: int, item: tuple[int, str]) -> Iterator[tuple[str, int]]:
+    """As ``pairs_of``, once a file exists: so a test decides how far a job gets."""
+    value, gate = item
+    time.sleep(0.005)
+    while not Path(gate).exists():
+        time.sleep(0.005)
+    return pairs_of(key, value)
 
 
 def slow_job(items: int = 200) -> Job:
@@ -65,3 +67,13 @@ def answer(items: int = 200) -> dict[Any, Any]:
 def reducing_job(items: int = 200) -> Job:
     """A job that spends most of its time in several reduces."""
     return Job(list(range(items)), bulky, reducefn=slow_length)
+
+
+PHASE = 64
+"""Items behind one gate."""
+
+
+def gated_job(gates: list[Path]) -> Job:
+    """``PHASE`` items behind each gate. Its answer is ``answer(PHASE * len(gates))``."""
+    items = [(number, str(gates[number // PHASE])) for number in range(PHASE * len(gates))]
+    return Job(items, behind_gate, reducefn=total)

@@ -19,7 +19,7 @@ def slowly(key, value):
 def total(key, values):
     return sum(values)
 
-with Peer(name=sys.argv[1], slots=1) as peer:
+with Peer(name=sys.argv[1], slots=2) as peer:
     print("joined", flush=True)
     txn = peer.submit(Job(list(range(200)), slowly, reducefn=total), name="count")
     result = txn.result(40)
