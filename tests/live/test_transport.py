@@ -227,9 +227,9 @@ def test_messages_arrive_in_order_both_ways(host: Security, guest: Security) -> 
         with _House(host) as house:
             house.echoes = True
             link, them = await house.visit(guest)
-            big = Printed("r", "p", "stdout", "x" * 3_000_000)
+            big = Printed("r", "p", "stdout", "x" * (1 << 18))  # as long as text may be
             sent: list[Message] = [Beat(n) for n in range(3000)]
-            sent[500], sent[2000] = big, big
+            sent[500:2000:100] = [big] * 15
             for message in sent:
                 link.send(message)
             await _eventually(lambda: len(them.heard) == len(sent))
