@@ -129,7 +129,13 @@ class Transaction(Future[dict[Any, Any]]):
             if not ended.done():
                 ended.set_result(None)
 
-        self.add_done_callback(lambda _: loop.call_soon_threadsafe(wake))
+        def tell(_: object) -> None:
+            try:
+                loop.call_soon_threadsafe(wake)
+            except RuntimeError:
+                pass  # whoever awaited has given up: the loop is closed
+
+        self.add_done_callback(tell)
         await ended
         # Opening large results takes long: not on the loop's thread.
         return await asyncio.to_thread(self.result)

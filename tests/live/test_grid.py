@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from grid.errors import BadJob, NotPicklable, TaskError
-from peers import Files, Job, Lines, Peer
+from peers import Files, Job, Lines, Peer, Transaction
 from tests.live.harness import Site, until
 from tests.live.jobs import answer, pairs_of, slow_job, slowly, total, totals
 
@@ -194,6 +194,24 @@ def test_transactions_can_be_awaited(site: Site) -> None:
         return [await first, await second]
 
     assert asyncio.run(both()) == [answer(10), answer(20)]
+
+
+def test_an_await_that_is_given_up_harms_nothing(site: Site) -> None:
+    """Its loop is closed when the result comes; the transaction goes on."""
+    peer = site.here(slots=2)
+    txn = peer.submit(slow_job(60))
+
+    async def impatient() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(_awaited(txn), 0.02)
+
+    asyncio.run(impatient())
+    assert not txn.done()
+    assert txn.result(20) == answer(60)
+
+
+async def _awaited(txn: Transaction) -> dict[Any, Any]:
+    return await txn
 
 
 def test_resultfn_is_called_once_on_a_thread_of_its_own(
