@@ -8,6 +8,7 @@ and never takes more than its share of what is left, so that all slots end toget
 from grid.messages import TASK_RANGE_MAX
 
 GROWTH = 4
+ITEMS_MAX = TASK_RANGE_MAX
 SHARES = 3
 """What is left is cut in this many batches a slot: enough to even out differences in speed."""
 
@@ -47,4 +48,4 @@ class BatchSizer:
             return 1
         wanted = int(self._task_seconds / max(self._seconds_per_item, 1e-9))
         share = left // (SHARES * max(1, slots))
-        return max(1, min(wanted, share, GROWTH * self._largest, TASK_RANGE_MAX))
+        return max(1, min(wanted, share, GROWTH * self._largest, ITEMS_MAX))

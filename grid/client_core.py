@@ -53,6 +53,7 @@ from grid.events import (
     RecordNotAdopted,
     ResultFetched,
     ResultMissing,
+    ResultUnkept,
     Started,
     StatusRequested,
     SubmitRequested,
@@ -228,6 +229,8 @@ class ClientCore:
                 self._on_result_fetched(event, now)
             case ResultMissing():
                 self._on_result_missing(event)
+            case ResultUnkept():
+                self._on_result_unkept(event)
             case InputsReady():
                 self.attempts.prepared(event.attempt)
                 self._start_tasks()
@@ -238,8 +241,7 @@ class ClientCore:
             case TaskBroke():
                 self._end_task(event.attempt, TaskFailed(event.attempt, event.failure))
             case TaskRefused():
-                refusal = TaskReturned(event.attempt, event.reason, event.detail)
-                self._end_task(event.attempt, refusal)
+                self._on_task_refused(event)
             case EstateAdopted():
                 self._on_estate_adopted(event, now)
             case OutputPrinted():
@@ -338,11 +340,21 @@ class ClientCore:
     def _start_tasks(self) -> None:
         self._do(RunTask(assign, output) for assign, output in self.attempts.startable())
 
-    def _end_task(self, attempt: str, message: FromClient) -> None:
-        """A task came to a bad end here; its slot is free."""
-        if self.attempts.ended(attempt) is not None:
+    def _end_task(self, attempt: str, message: FromClient) -> Assign | None:
+        """A task came to a bad end here; its slot is free. Return it unless it was cancelled."""
+        ended = self.attempts.ended(attempt)
+        if ended is not None:
             self._say(message)
         self._start_tasks()
+        return ended
+
+    def _on_task_refused(self, event: TaskRefused) -> None:
+        """Hand a task back, and let its owners know why: they may wait for room or a module."""
+        returned = TaskReturned(event.attempt, event.reason, event.detail)
+        ended = self._end_task(event.attempt, returned)
+        if ended is not None:
+            text = f"hands a task back: {event.detail}\n"
+            self._say(Printed(ended.record, self.me.name, "log", text))
 
     def _on_inputs_failed(self, event: InputsFailed) -> None:
         if event.failure is not None:
@@ -392,6 +404,15 @@ class ClientCore:
         if not messages:
             self._retained.pop(event.record, None)
             self._drop_fetched(holding for holding, _ in sources)
+        self._say(*messages)
+
+    def _on_result_unkept(self, event: ResultUnkept) -> None:
+        """No room here for a result: its owner is told; one kept for latecomers is given up."""
+        self._drop_fetched(holding for holding, _ in self._fetching.pop(event.txn, ()))
+        self._retained.pop(event.record, None)
+        failure = Failure("space", event.reason, peer=self.me.name)
+        effects, messages = self.ownership.failed(Failed(event.txn, event.record, failure))
+        self._do(effects)
         self._say(*messages)
 
     def _drop_fetched(self, fetched: Iterable[Holding]) -> None:

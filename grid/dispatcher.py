@@ -1,6 +1,9 @@
 """Tasks, as the server sees them: given, sealed, failed, returned, lost with their peer."""
 
+from msgspec import structs
+
 from grid.messages import (
+    TEXT_MAX,
     Address,
     Assign,
     CancelTask,
@@ -210,7 +213,7 @@ class Dispatcher:
             tile.deaths += 1
             if plan.kind == "map":
                 tile = plan.isolate(tile, failure.item)
-            return (txn, failure) if tile.deaths >= txn.meta.attempts_max else None
+            return (txn, _after(tile, failure)) if tile.deaths >= txn.meta.attempts_max else None
         return txn, failure
 
     @staticmethod
@@ -322,3 +325,11 @@ class Dispatcher:
         for attempt, peer in txn.calls_given.items():
             self._state.stop(Needless(attempt, peer, 0, 1))
         txn.calls_given.clear()
+
+
+def _after(tile: Tile, failure: Failure) -> Failure:
+    """Say how many workers it took to give up."""
+    if tile.deaths == 1:
+        return failure
+    message = f"{tile.deaths} workers died on the same task; the last: {failure.message}"
+    return structs.replace(failure, message=message[:TEXT_MAX])

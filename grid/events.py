@@ -182,6 +182,15 @@ class ResultMissing:
 
 
 @dataclass(frozen=True, slots=True)
+class ResultUnkept:
+    """The results are there, but this peer has no room for them."""
+
+    txn: str
+    record: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class InputsReady:
     attempt: str
 
@@ -256,6 +265,7 @@ ClientEvent = (
     | RecordNotAdopted
     | ResultFetched
     | ResultMissing
+    | ResultUnkept
     | InputsReady
     | InputsFailed
     | TaskSealed

@@ -40,7 +40,9 @@ Signed = Annotated[int, Meta(ge=-COUNT_MAX, le=COUNT_MAX)]
 Name = Annotated[str, Meta(max_length=NAME_MAX)]
 """An id, or what a user named something."""
 
-Text = Annotated[str, Meta(max_length=2**18)]
+TEXT_MAX = 2**18
+
+Text = Annotated[str, Meta(max_length=TEXT_MAX)]
 """For people to read: a message, a traceback."""
 
 EXCEPTION_BYTES_MAX = 1 << 20
@@ -132,7 +134,9 @@ class Failure(Struct, frozen=True):
     exception pickled for its owner, or empty where it does not pickle; ``item`` the index of the
     item a worker was on, or -1."""
 
-    kind: Literal["raised", "died", "unpicklable", "module", "deadline", "cancelled", "bug"]
+    kind: Literal[
+        "raised", "died", "unpicklable", "module", "space", "deadline", "cancelled", "bug"
+    ]
     message: Text
     function: Text = ""
     key: Text = ""

@@ -31,7 +31,17 @@ def show(value: object, limit: int = 120) -> str:
         text = repr(value)
     except Exception as error:
         text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
-    return text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return plain(text, limit)
+
+
+def plain(text: str, limit: int) -> str:
+    """Return ``text`` clipped to ``limit`` characters, and such that it can be sent.
+
+    Lone surrogates, as in file names that are not UTF-8, have no encoding; they are written out.
+    """
+    if len(text) > limit:
+        text = f"{text[: limit - 3]}..."
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def is_immutable(value: object) -> bool:

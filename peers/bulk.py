@@ -173,7 +173,10 @@ class BulkClient:
             raise self._unreachable(holder, OSError("this peer is closing"))
         address = holder.data
         seconds = min(timeout, _CONNECT_SECONDS)
-        raw = socket.create_connection((address.host, address.port), seconds)
+        try:
+            raw = socket.create_connection((address.host, address.port), seconds)
+        except ValueError as error:  # a host name that cannot even be encoded
+            raise self._unreachable(holder, OSError(f"{address} is no address")) from error
         try:
             tune(raw, 0)
             sock = self._security.client_context.wrap_socket(raw, do_handshake_on_connect=False)

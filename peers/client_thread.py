@@ -38,6 +38,7 @@ from peers.worker_channel import (
     Refused,
     Succeeded,
 )
+from peers.worker_failures import bug
 from peers.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,8 @@ class ClientThread(CoreThread):
                 if link is not None:
                     link.send(effect.message)
             case fx.CloseLink():
+                if effect.reason:
+                    log.warning("leaves its server: %s peer=%s", effect.reason, self._me.name)
                 link = self._links.pop(effect.link, None)
                 if link is not None:
                     link.close()
@@ -280,6 +283,9 @@ class ClientThread(CoreThread):
             self.post(failed)
         except OSError as error:
             self.call(self._end_early, assign.attempt, "space", str(error))
+        except Exception as error:
+            log.exception("cannot prepare a task peer=%s", self._me.name)
+            self.call(self._broke, assign.attempt, bug(error))
         else:
             self.call(self._prepared, assign, ready)
 
@@ -290,7 +296,12 @@ class ClientThread(CoreThread):
         else:
             self._discard(ready.fetched)
 
+    def _broke(self, attempt: str, failure: Failure) -> None:
+        self._done_with(attempt)
+        self.take(ev.TaskBroke(attempt, structs.replace(failure, peer=self._me.name)))
+
     def _end_early(self, attempt: str, reason: str, detail: str) -> None:
+        log.warning("hands a task back peer=%s: %s", self._me.name, detail)
         self._done_with(attempt)
         self.take(ev.TaskRefused(attempt, reason, detail))  # type: ignore[arg-type]
 
@@ -375,6 +386,9 @@ class ClientThread(CoreThread):
         except InputsAbsent as absent:
             missing = ev.ResultMissing(effect.txn, effect.record, absent.missing, absent.reason)
             self.post(missing)
+        except OSError as error:
+            reason = f"no room for the result in {self._store.folder} on {self._me.name}: {error}"
+            self.post(ev.ResultUnkept(effect.txn, effect.record, reason))
         else:
             self.post(ev.ResultFetched(effect.txn, effect.record))
 

@@ -1,5 +1,6 @@
 """A few daemon threads for work that blocks: reading files, datasources, data sockets."""
 
+import logging
 import queue
 import threading
 import time
@@ -8,14 +9,16 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
+
 _JOIN_SECONDS = 5.0  # then work that hangs in user code keeps its (daemon) thread
 
 
 class Crew(Generic[T]):
     """Threads that take work from a queue: none at first, one more when all are busy.
 
-    ``serve(work)`` must not raise. Daemon threads, so that one that hangs in user code does not
-    keep the process alive.
+    What ``serve(work)`` raises is logged. Daemon threads, so that one that hangs in user code does
+    not keep the process alive.
     """
 
     def __init__(self, name: str, serve: Callable[[T], None], threads_max: int) -> None:
@@ -50,7 +53,10 @@ class Crew(Generic[T]):
 
     def _work(self) -> None:
         while (taken := self._queue.get()) is not None:
-            self._serve(taken[0])
+            try:
+                self._serve(taken[0])
+            except BaseException:  # a thread that ends here would be counted on for ever
+                log.exception("work on a thread failed thread=%s", self._name)
             del taken  # what it refers to must not live on until there is something else to do
             with self._lock:
                 self._free += 1

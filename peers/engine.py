@@ -309,6 +309,7 @@ class Engine:
             if not failure.key and 0 <= failure.item < len(transaction._keys):
                 # Who saw the death knew the number of the item; only an owner knows its key.
                 failure = structs.replace(failure, key=show(transaction._keys[failure.item]))
+                failure = structs.replace(failure, message=f"{failure.message}, key {failure.key}")
             self._callbacks.give(lambda: transaction._fail(as_error(failure)))
 
     def reject_name(self, effect: fx.RejectName) -> None:
@@ -401,7 +402,7 @@ class Engine:
         """Run a user's callback: what it raises is told and harms nothing."""
         try:
             work()
-        except Exception:
+        except BaseException:  # also SystemExit: there are other callbacks to run
             log.exception("a callback raised; the result stands peer=%s", self.me.name)
 
 

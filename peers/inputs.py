@@ -20,6 +20,7 @@ from grid.messages import (
     PeerRef,
     Source,
 )
+from grid.pickling import plain
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.records import Head, Records
 from peers.store import Store
@@ -27,6 +28,10 @@ from peers.worker_channel import CallTask, FinishTask, MapTask, ReduceTask, Task
 
 FETCH_SECONDS = 30.0
 """How long a holder may take for the next piece: a slow datasource is read meanwhile."""
+
+
+REASON_MAX = 2_000
+"""Reasons of several holders, together."""
 
 
 class InputsAbsent(Exception):
@@ -37,7 +42,7 @@ class InputsAbsent(Exception):
         self, reason: str, missing: tuple[Output, ...] = (), failure: Failure | None = None
     ) -> None:
         super().__init__(reason, missing, failure)
-        self.reason = reason
+        self.reason = plain(reason, REASON_MAX)
         self.missing = missing
         self.failure = failure
 

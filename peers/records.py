@@ -9,22 +9,22 @@ since a user's ``__getitem__`` need not expect more.
 import hashlib
 import pickle
 import threading
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
-from msgspec import Struct, msgpack
+from msgspec import Struct, msgpack, structs
 
 from grid.errors import NotPicklable
 from grid.job import Job
-from grid.messages import RIDING_BYTES_MAX, Failure, Output, Riding
+from grid.messages import RIDING_BYTES_MAX, Output, Riding
 from grid.pickling import show
 from peers.bulk import Blob, NotHere
 from peers.segment import SegmentCorrupt, SegmentMissing, slice_segment
 from peers.shipping import Code, pickle_value
 from peers.store import Store
+from peers.worker_failures import raised, unpicklable
 
 
 class Head(Struct, frozen=True, array_like=True):
@@ -141,23 +141,10 @@ class Records:
             if owned.reference is not None and not resolve:
                 return owned.reference(key)
             return owned.value(key)
-        except Exception as error:
-            raise NotHere("the datasource raised", failure=self._failure(key, error)) from error
-
-    def _failure(self, key: Any, error: Exception) -> Failure:
-        try:
-            pickled = cloudpickle.dumps(error)
-        except Exception:
-            pickled = b""  # then its text must do
-        return Failure(
-            kind="raised",
-            message=f"the datasource raised for key {show(key)}: {type(error).__name__}: {error}",
-            function="datasource",
-            key=show(key),
-            peer=self._peer_name,
-            traceback="".join(traceback.format_exception(error)),
-            exception=pickled,
-        )
+        except BaseException as error:  # also SystemExit: it must not end a thread of ours
+            failure = raised(error, "the datasource", show(key))
+            failure = structs.replace(failure, peer=self._peer_name)
+            raise NotHere("the datasource raised", failure=failure) from error
 
     @staticmethod
     def _pickled(owned: OwnedRecord, keys: list[Any], things: list[Any]) -> bytes:
@@ -169,8 +156,10 @@ class Records:
                 try:
                     pickle_value(thing, "the value of key", key, owned.shipped)
                 except NotPicklable as error:
-                    raise NotHere(str(error), failure=_unpicklable(str(error), key)) from error
-            raise NotHere(str(all_of_them), failure=_unpicklable(str(all_of_them), "")) from None
+                    failure = unpicklable(error, "the datasource", show(key))
+                    raise NotHere(failure.message, failure=failure) from error
+            failure = unpicklable(all_of_them, "the datasource")
+            raise NotHere(failure.message, failure=failure) from None
 
     def segments(self, outputs: tuple[Output, ...], first: int, stop: int) -> Sequence[Blob]:
         """For each of these outputs, partitions ``first..stop`` as a segment of their own."""
@@ -189,10 +178,6 @@ class Records:
                 f"{self._peer_name} does not have {len(missing)} of the segments", tuple(missing)
             )
         return blobs
-
-
-def _unpicklable(message: str, key: Any) -> Failure:
-    return Failure("unpicklable", message, function="datasource", key=show(key))
 
 
 def load_keys(blob: bytes) -> list[Any]:

@@ -143,10 +143,10 @@ class ServerThread(CoreThread):
     def _perform(self, effect: ServerEffect) -> None:
         match effect:
             case Send():
-                link = self._links.get(effect.link)
-                if link is not None:
-                    link.send(effect.message)
+                self._send(effect)
             case CloseLink():
+                if effect.reason:
+                    log.warning("drops a peer: %s peer=%s", effect.reason, self._me.name)
                 link = self._links.pop(effect.link, None)
                 if link is not None:
                     link.close()
@@ -158,6 +158,18 @@ class ServerThread(CoreThread):
                 self._free_port()
             case _:
                 assert_never(effect)
+
+    def _send(self, effect: Send) -> None:
+        """Send; what cannot be sent costs its receiver the link, and nobody else anything."""
+        link = self._links.get(effect.link)
+        if link is None:
+            return
+        try:
+            link.send(effect.message)
+        except Exception:
+            log.exception("cannot send a %s", type(effect.message).__name__)
+            self._links.pop(effect.link).close()
+            self.post(LinkLost(effect.link, "a message for it could not be sent"))
 
     def _free_port(self) -> None:
         log.info("frees the port peer=%s", self._me.name)

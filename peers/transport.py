@@ -78,6 +78,8 @@ async def dial(
         raise DialFailed(kind, f"{address}: {reason}") from error
     except ProtocolError as error:
         raise DialFailed("stranger", f"{address}: {error}") from error
+    except ValueError as error:  # a host name that cannot even be encoded
+        raise DialFailed("unreachable", f"{address} is no address: {error}") from error
 
 
 def check_welcome(answer: Message, remote: str, far: Address) -> Welcome:

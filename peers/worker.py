@@ -19,9 +19,13 @@ import time
 from types import ModuleType
 from typing import Any
 
+from msgspec import structs
+
 from grid.errors import Misuse, NotPicklable
 from grid.functions import Functions
 from grid.mapreduce import UserFault
+from grid.messages import Failure
+from grid.pickling import plain
 from peers import worker_failures as failures
 from peers import worker_output
 from peers.segment_writer import SpoolFull
@@ -46,6 +50,14 @@ from peers.worker_page import REPORT_START, Page
 from peers.worker_tasks import Bench, InputsLost, perform
 
 logger = logging.getLogger(__name__)
+
+
+_FUNCTIONS = {
+    "map": "mapfn",
+    "reduce": "reducefn",
+    "finish": "finishfn",
+    "call": "the called function",
+}
 
 
 class Killed(BaseException):
@@ -172,17 +184,26 @@ class Worker:
         except StaleModule as error:
             return self._stale(attempt, str(error))
         except ModuleUnavailable as error:
-            return Refused(attempt, "module", str(error))
+            return Refused(attempt, "module", plain(str(error), failures.MESSAGE_MAX))
         except (SpoolFull, OSError) as error:
             return Refused(attempt, "space", f"cannot write segments here: {error}")
         except (Misuse, MemoryError, RecursionError) as error:
-            return Raised(attempt, failures.raised(error, ""))
+            return Raised(attempt, self._raised(task, error))
         except Exception as error:
             logger.exception("a task failed by a mistake of the grid itself attempt=%s", attempt)
             return Raised(attempt, failures.bug(error))
         except BaseException as error:  # SystemExit and its like, which user code raised
-            return Raised(attempt, failures.raised(error, ""))
+            return Raised(attempt, self._raised(task, error))
         return Succeeded(attempt, sealed.holding, sealed.sizes, time.perf_counter() - started)
+
+    def _raised(self, task: Task, error: BaseException) -> Failure:
+        """What nobody caught on its way: the kind of task says which function it was, and the page
+        which item; its owner knows the key."""
+        failure = failures.raised(error, _FUNCTIONS[task.output.kind])
+        item = self._page.item
+        if task.output.kind != "map" or item is None:
+            return failure
+        return structs.replace(failure, item=item)
 
     def _stale(self, attempt: str, detail: str) -> FromWorker:
         if self._own_process:

@@ -15,6 +15,7 @@ import cloudpickle
 import grid
 from grid.errors import NotPicklable
 from grid.messages import EXCEPTION_BYTES_MAX, Failure
+from grid.pickling import plain
 
 MESSAGE_MAX = 2_000
 KEY_MAX = 200
@@ -35,17 +36,18 @@ def raised(error: BaseException, function: str, key: str = "") -> Failure:
     at = f" at key {key}" if key else ""
     return Failure(
         kind="raised",
-        message=_cut(f"{_summary(error)}{where}{at}", MESSAGE_MAX),
+        message=plain(f"{_summary(error)}{where}{at}", MESSAGE_MAX),
         function=function,
-        key=_cut(key, KEY_MAX),
+        key=plain(key, KEY_MAX),
         traceback=_remote_traceback(error),
         exception=_pickled(error),
     )
 
 
-def unpicklable(error: NotPicklable, function: str = "") -> Failure:
-    """Return the failure of a task whose output cannot travel."""
-    return Failure(kind="unpicklable", message=_cut(str(error), MESSAGE_MAX), function=function)
+def unpicklable(error: NotPicklable, function: str = "", key: str = "") -> Failure:
+    """Return the failure of a task whose input or output cannot travel."""
+    message = plain(str(error), MESSAGE_MAX)
+    return Failure("unpicklable", message, function, plain(key, KEY_MAX))
 
 
 def bug(error: BaseException) -> Failure:
@@ -54,8 +56,8 @@ def bug(error: BaseException) -> Failure:
     message = f"a mistake of the grid itself, please report it: {_summary(error)}"
     return Failure(
         kind="bug",
-        message=_cut(message, MESSAGE_MAX),
-        traceback=text[-TRACEBACK_MAX:],
+        message=plain(message, MESSAGE_MAX),
+        traceback=plain(text[-TRACEBACK_MAX:], TRACEBACK_MAX),
         exception=b"",
     )
 
@@ -70,7 +72,7 @@ def died(how: str, pid: int | None, doing: str, report: str, peer: str) -> Failu
         kind="died",
         message=f"{process} {how} while {doing}",
         peer=peer,
-        traceback=report[:TRACEBACK_MAX],
+        traceback=plain(report, TRACEBACK_MAX),
     )
 
 
@@ -105,10 +107,10 @@ def _remote_traceback(error: BaseException) -> str:
         text = "".join(formatted.format())
     except Exception as failure:
         return f"(the traceback cannot be shown: {type(failure).__name__})"
-    if len(text) <= TRACEBACK_MAX:
-        return text
-    half = TRACEBACK_MAX // 2
-    return f"{text[:half]}\n[...]\n{text[-half:]}"
+    if len(text) > TRACEBACK_MAX:
+        half = TRACEBACK_MAX // 2
+        text = f"{text[:half]}\n[...]\n{text[-half:]}"
+    return plain(text, TRACEBACK_MAX * 2)
 
 
 def _leave_out_ours(formatted: traceback.TracebackException, seen: set[int]) -> None:
@@ -135,7 +137,3 @@ def _pickled(error: BaseException) -> bytes:
     except BaseException:
         return b""  # user code may raise anything while it is pickled or opened
     return pickled
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
+from grid.pickling import plain
+
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
@@ -46,7 +48,7 @@ _CONTROL = re.compile(
 def clean(text: str) -> str:
     """Return ``text`` without control sequences; a carriage return begins a new line."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROL.sub("", text)
+    return plain(_CONTROL.sub("", text), len(text) + 1)
 
 
 class Budget:
