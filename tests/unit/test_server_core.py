@@ -1,0 +1,430 @@
+"""A server's decisions, one message at a time: exactly what is said to whom, in which order."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from grid.effects import CloseLink, FreePort, TellClient
+from grid.events import LinkOpened, Received, ReignBegan, ReignEnded
+from grid.messages import (
+    Accepted,
+    Acknowledge,
+    Address,
+    Adopt,
+    Announce,
+    AskClaims,
+    Assign,
+    Cancel,
+    CancelTask,
+    Claims,
+    Drop,
+    Ended,
+    Failed,
+    Failure,
+    Finished,
+    Held,
+    Join,
+    Joined,
+    Leave,
+    LedgerEntry,
+    LostOutputs,
+    NewReign,
+    PeerGone,
+    Progress,
+    Redirect,
+    Reign,
+    Rejected,
+    Retain,
+    Running,
+    Submit,
+    TaskFailed,
+)
+from grid.settings import Settings
+from tests.unit.cores import everywhere, hello, holding, join, meta, peer
+from tests.unit.table import REIGN, Table, done, finish, serve
+
+
+@pytest.fixture
+def table() -> Iterator[Table]:
+    table = serve()
+    yield table
+    table.check()
+
+
+# -- members -------------------------------------------------------------------------------
+
+
+def test_a_member_is_told_whose_reign_it_is(table: Table) -> None:
+    said = table.join(join("a"))
+    assert said == {"a": [Joined(REIGN, peer("s"), ("a",), 1)]}
+
+
+def test_a_member_that_knows_a_higher_term_is_reported_to_the_client(table: Table) -> None:
+    table.join(join("a", seen=Reign(9, "x")))
+    assert TellClient(Reign(9, "x")) in table.effects
+
+
+def test_a_new_reign_of_the_same_server_is_told_to_all(table: Table) -> None:
+    table.join(join("a"))
+    assert table.step(ReignBegan(Reign(10, "y"), peer("s"), 0)) == {"a": [NewReign(Reign(10, "y"))]}
+
+
+def test_the_neighbours_of_one_that_is_gone_are_told(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.join(join("c", host="far"))
+    assert table.lose("b") == {"a": [PeerGone("b")]}
+
+
+def test_the_silent_are_parted_from_and_the_others_are_not(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    silent = table.links.pop("b")
+    heard = table.wait(5.0)
+    assert heard["a"] == [PeerGone("b")]
+    assert [m.ref.name for m in table.core.state.roster] == ["a"]
+    assert table.core.state.roster.at(silent) is None
+
+
+def test_an_abdicating_server_sends_members_on_and_frees_the_port(table: Table) -> None:
+    table.join(join("s"), local=True)
+    table.join(join("a"))
+    address = Address("h", 11236)
+    assert table.step(ReignEnded(address)) == {"a": [Redirect(address)]}
+    assert table.effects == [FreePort()]
+
+
+def test_one_that_says_what_only_servers_say_is_cut_off_alone(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", Joined(REIGN, peer("a"), (), 1))
+    assert [e.link for e in table.effects if isinstance(e, CloseLink)] == [table.links["a"]]
+    assert [m.ref.name for m in table.core.state.roster] == ["b"]
+
+
+# -- work ----------------------------------------------------------------------------------
+
+
+def test_news_goes_out_before_the_orders_it_tells_of(table: Table) -> None:
+    table.join(join("a"))
+    said = table.hear("a", Submit("t", meta(items=1)))["a"]
+    kinds = [type(message) for message in said]
+    assert kinds == [Accepted, Progress, Assign]
+    assert said[1].entries == (LedgerEntry("map", 0, 1, "a", False),)  # type: ignore[union-attr]
+
+
+def test_a_job_runs_through_its_phases_and_its_owner_is_told(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", Submit("t", meta(items=4, finish=True)))
+    ran = finish(table)
+    assert Counter(order.kind for order in ran) == {"map": 4, "reduce": 1, "finish": 1}
+    (finished,) = [m for m in table.said["a"] if isinstance(m, Finished)]
+    assert [h.output.kind for h, _ in finished.holdings] == ["finish"]
+    said = table.hear("a", Acknowledge("t", "r"))
+    assert Ended("t", "r") in said["a"]
+    assert Drop("r") in said["b"]
+    assert not list(table.core.state.registry)
+
+
+def test_a_reduce_names_inputs_that_tile_the_whole(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", Submit("t", meta(items=4)))
+    reduce = next(order for order in finish(table) if order.kind == "reduce")
+    outputs = sorted(o.start for source in reduce.sources for o in source.outputs)
+    assert outputs == [0, 1, 2, 3]
+
+
+def test_what_a_gone_member_ran_is_given_to_another(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b", host="far"))
+    table.hear("a", Submit("t", meta(items=2)))
+    mine = next(order for name, order in table.orders() if name == "b")
+    (first,) = [order for name, order in table.orders() if name == "a"]
+    table.lose("b")
+    table.hear("a", done(first.attempt, holding(first.start, first.stop, "a")))
+    assert [(o.start, o.stop) for _, o in table.orders()] == [(mine.start, mine.stop)]
+
+
+def test_an_output_of_an_attempt_nobody_here_gave_counts(table: Table) -> None:
+    table.join(join("a"))
+    table.hear("a", Submit("t", meta(items=1)))
+    ((_, order),) = table.orders()
+    said = table.hear("a", done("of-an-old-server", holding(0, 1, "a")))
+    assert CancelTask(order.attempt) in said["a"]
+    assert [o.kind for _, o in table.orders()] == ["reduce"]
+
+
+def test_a_user_exception_ends_the_transaction_for_its_owner(table: Table) -> None:
+    table.join(join("a"))
+    table.hear("a", Submit("t", meta(items=2)))
+    (_, order), *_ = table.orders()
+    failure = Failure("raised", "division by zero", item=order.start)
+    said = table.hear("a", TaskFailed(order.attempt, failure))
+    assert [m.failure.message for m in said["a"] if isinstance(m, Failed)] == ["division by zero"]
+
+
+def test_what_cannot_be_fetched_runs_again_and_is_announced_again(table: Table) -> None:
+    table.join(join("a"))
+    table.hear("a", Submit("t", meta(items=1)))
+    finish(table)
+    (finished,) = [m for m in table.said["a"] if isinstance(m, Finished)]
+    table.hear("a", LostOutputs("r", (finished.holdings[0][0].output,)))
+    assert [order.kind for _, order in table.orders()] == ["reduce"]
+    finish(table)
+    assert any(isinstance(m, Finished) for m in table.said["a"])
+
+
+def test_outputs_of_an_ended_record_are_dropped_and_of_an_unknown_one_kept(table: Table) -> None:
+    table.join(join("a"))
+    table.hear("a", Submit("t", meta(items=1)))
+    finish(table)
+    table.hear("a", Acknowledge("t", "r"))
+    held = (
+        Held("r", (holding(0, 1, "b"),)),
+        Held("unknown", (holding(0, 1, "b", record="unknown"),)),
+    )
+    table.links["b"] = 9
+    said = table.step(
+        LinkOpened(9, hello("b"), False),
+        Received(9, Join(peer("b"), 1, True, REIGN, held, ())),
+    )
+    assert [m for m in said["b"] if isinstance(m, Drop)] == [Drop("r")]
+
+
+# -- failover ------------------------------------------------------------------------------
+
+
+def resubmission(*ledger: LedgerEntry, items: int = 2) -> Submit:
+    return Submit("t", meta(items=items), accepted=True, ledger=ledger)
+
+
+def test_a_range_that_is_held_waits_for_its_holder_and_is_not_run_again() -> None:
+    table = serve(expected=2)
+    table.join(join("a"))
+    table.hear(
+        "a",
+        resubmission(LedgerEntry("map", 0, 1, "b", True), LedgerEntry("map", 1, 2, "b", False)),
+    )
+    assert table.orders() == []
+    held = (Held("r", (holding(0, 1, "b"),)),)
+    running = (Running("old", "r", "map", 1, 2),)
+    table.join(Join(peer("b"), 1, True, REIGN, held, running))
+    assert table.orders() == []
+    table.hear("b", done("old", holding(1, 2, "b", counter=2)))
+    assert [order.kind for _, order in table.orders()] == ["reduce"]
+    table.check()
+
+
+def test_what_nobody_was_given_starts_at_once() -> None:
+    table = serve(expected=2)
+    table.join(join("a"))
+    table.hear("a", resubmission(LedgerEntry("map", 0, 1, "b", True)))
+    assert [(o.start, o.stop) for _, o in table.orders()] == [(1, 2)]
+    table.check()
+
+
+def test_a_holder_that_never_comes_is_waited_for_no_longer_than_the_silence_limit() -> None:
+    table = serve(expected=2)
+    table.join(join("a"))
+    table.hear("a", resubmission(LedgerEntry("map", 0, 1, "b", True), items=1))
+    assert table.wait(3.4).get("a", []) == []
+    assert any(isinstance(m, Assign) for m in table.wait(1.1)["a"])
+
+
+def test_running_attempts_known_before_their_owner_comes_are_taken_up() -> None:
+    table = serve(expected=2)
+    table.join(Join(peer("b"), 1, True, REIGN, (), (Running("old", "r", "map", 0, 1),)))
+    table.join(join("a"))
+    table.hear("a", resubmission(items=1))
+    assert table.orders() == []
+    table.check()
+
+
+def test_attempts_that_no_owner_claims_are_stopped_after_the_orphan_time() -> None:
+    table = serve(expected=1)
+    table.join(Join(peer("b"), 1, True, REIGN, (), (Running("old", "r", "map", 0, 1),)))
+    seconds = Settings().orphan_run_seconds
+    assert table.wait(seconds - 1).get("b", []) == []
+    assert table.wait(2.0)["b"] == [CancelTask("old")]
+
+
+def test_a_newcomer_does_not_stand_for_a_member_of_the_server_before() -> None:
+    """Seed 208: an "everywhere" began without a member that was still on its way."""
+    table = serve(expected=2)
+    returning = Join(peer("a"), 1, True, REIGN, (), (), returning=True)
+    table.join(returning)
+    table.join(join("new"))
+    table.hear("a", Submit("t", everywhere()))
+    assert table.said == {}
+    table.join(Join(peer("b"), 1, True, REIGN, (), (), returning=True))
+    assert sorted(name for name, _ in table.orders()) == ["a", "b", "new"]
+    table.check()
+
+
+def test_a_server_that_took_itself_for_the_first_waits_when_someone_returns() -> None:
+    """Seed 1315: a peer that had never joined grabbed the port of a grid it did not know of."""
+    table = serve(expected=0)
+    table.join(Join(peer("a"), 1, True, REIGN, (), (), returning=True))
+    table.hear("a", Submit("t", everywhere()))
+    assert table.said == {}
+    heard = table.wait(4.1)
+    assert [m.kind for m in heard["a"] if isinstance(m, Assign)] == ["call"]
+    table.check()
+
+
+def test_an_acknowledgement_of_what_is_unknown_waits_until_all_have_reported() -> None:
+    table = serve(expected=2)
+    table.join(Join(peer("a"), 1, True, REIGN, (Held("r", (holding(0, 1, "a"),)),), ()))
+    table.hear("a", Acknowledge("t", "r"))
+    assert table.said == {}
+    assert table.wait(4.1)["a"] == [Drop("r"), Ended("t", "r")]
+
+
+# -- what is lost and found ----------------------------------------------------------------
+
+
+def test_what_was_needless_counts_after_a_loss(table: Table) -> None:
+    """Seed 2184: a range had two outputs; the one that counted was lost, and it was run again."""
+    table.join(join("a"))
+    table.join(join("b", host="far"))
+    table.hear("a", Submit("t", meta(items=1)))
+    ((name, order),) = table.orders()
+    assert name == "a"
+    table.hear("b", done("old", holding(0, 1, "b")))
+    table.hear("a", done(order.attempt, holding(0, 1, "a")))
+    table.lose("b")
+    assert [o for _, o in table.orders() if o.kind == "map"] == []
+    txn = table.core.state.registry.get("r")
+    assert txn is not None
+    assert txn.plans["map"].done
+
+
+def two_given(table: Table) -> Assign:
+    """A job of two items, one of them under way at ``a``, the other at ``b``; return that of a."""
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", Submit("t", meta(items=2)))
+    (_, mine), (_, other) = table.orders()
+    assert (mine.start, other.start) == (0, 1)
+    return mine
+
+
+def test_the_estate_of_one_that_is_gone_is_waited_for_while_a_neighbour_may_adopt_it(
+    table: Table,
+) -> None:
+    mine = two_given(table)
+    table.hear("b", done("old", holding(1, 2, "b")))
+    table.lose("b")
+    assert table.orders() == []
+    table.hear("a", Announce((Held("r", (holding(1, 2, "b"),)),), adopted="b"))
+    table.hear("a", done(mine.attempt, holding(0, 1, "a")))
+    assert [o.kind for _, o in table.orders()] == ["reduce"]
+
+
+def test_an_estate_without_it_frees_what_waited_for_it(table: Table) -> None:
+    two_given(table)
+    table.hear("b", done("old", holding(1, 2, "b")))
+    table.lose("b")
+    table.hear("a", Announce((), adopted="b"))
+    assert [(o.kind, o.start) for _, o in table.orders()] == [("map", 1)]
+
+
+def test_what_a_gone_member_had_adopted_is_waited_for_with_its_producers_estate(
+    table: Table,
+) -> None:
+    """Seed 919: it was given again between the two announcements of its keeper's estates."""
+    mine = two_given(table)
+    estate = (Held("r", (holding(1, 2, "dead"),)),)
+    table.hear("b", Announce(estate, adopted="dead"))
+    table.lose("b")
+    table.hear("a", Announce((), adopted="b"))
+    assert table.orders() == []
+    table.hear("a", Announce(estate, adopted="dead"))
+    table.hear("a", done(mine.attempt, holding(0, 1, "a")))
+    assert [o.kind for _, o in table.orders()] == ["reduce"]
+
+
+def test_a_member_is_believed_about_what_it_no_longer_holds(table: Table) -> None:
+    held = (
+        Held("x", (holding(0, 1, "a", record="x"),)),
+        Held("y", (holding(0, 1, "a", record="y"),)),
+    )
+    table.join(Join(peer("a"), 1, True, REIGN, held, ()))
+    assert table.hear("a", AskClaims(("y",))) == {"a": [Claims(())]}
+    (member,) = table.core.state.roster
+    assert list(member.held) == ["y"]
+
+
+# -- owners and names ----------------------------------------------------------------------
+
+
+def named(txn: str, record: str, code: str = "1") -> Submit:
+    return Submit(txn, meta(record, 1), "job", {"code": code})
+
+
+def test_a_second_owner_of_a_name_is_sent_to_the_first(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", named("t", "r"))
+    assert table.hear("b", named("u", "other")) == {"b": [Adopt("u", meta("r", 1), (peer("a"),))]}
+
+
+def test_another_job_of_the_same_name_is_refused_with_what_differs(table: Table) -> None:
+    table.join(join("a"))
+    table.hear("a", named("t", "r"))
+    ((message,),) = table.hear("a", named("u", "other", code="2")).values()
+    assert isinstance(message, Rejected)
+    assert message.conflict == ("code",)
+    assert "'job'" in message.message
+
+
+def test_a_finished_name_is_kept_by_two_for_latecomers(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", named("t", "r"))
+    finish(table)
+    said = table.hear("a", Acknowledge("t", "r"))
+    assert [n for n, messages in said.items() if any(isinstance(m, Retain) for m in messages)] == [
+        "a",
+        "b",
+    ]
+    late = table.hear("b", named("u", "other"))["b"]
+    assert [type(message) for message in late if not isinstance(message, Progress)] == [
+        Accepted,
+        Finished,
+    ]
+    table.wait(Settings().retain_seconds + 1)
+    assert not list(table.core.state.registry)
+
+
+def test_one_owner_of_two_withdraws_and_the_job_goes_on(table: Table) -> None:
+    table.join(join("a"))
+    table.hear("a", named("t", "r"), Submit("u", meta("r", 1), "job", {"code": "1"}))
+    assert table.hear("a", Cancel("t", "r"))["a"] == [Ended("t", "r")]
+    assert table.core.state.registry.get("r") is not None
+    said = table.hear("a", Cancel("u", "r"))["a"]
+    assert Ended("u", "r") in said
+    assert any(isinstance(message, CancelTask) for message in said)
+    assert table.core.state.registry.get("r") is None
+
+
+def test_a_cancel_for_all_is_kept_for_a_record_not_met_yet(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", Cancel("t", "r", all=True))
+    ((message,),) = table.hear("b", Submit("u", meta("r", 1))).values()
+    assert isinstance(message, Failed)
+    assert message.failure.kind == "cancelled"
+
+
+def test_a_leaving_members_work_goes_to_others_at_once(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", Submit("t", meta(items=2)))
+    given = dict(table.orders())
+    table.hear("b", Leave())
+    table.hear("a", done(given["a"].attempt, holding(given["a"].start, given["a"].stop, "a")))
+    assert [(o.start, o.stop) for _, o in table.orders()] == [(given["b"].start, given["b"].stop)]
