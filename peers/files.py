@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from grid.errors import GridError, Misuse
+from grid.settings import check_names
 from grid.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -220,7 +221,9 @@ class Files(_Listed):
         encoding: str = "utf-8",
         errors: str = "strict",
         mode: Mode = "text",
+        **unknown: Any,
     ) -> None:
+        check_names(unknown, ["encoding", "errors", "mode"], "Files")
         super().__init__(globs, mode)
         _check_codec(encoding, errors)
         self.encoding = encoding
@@ -259,7 +262,9 @@ class Lines(_Listed):
         encoding: str = "utf-8",
         errors: str = "strict",
         mode: Literal["text", "bytes"] = "text",
+        **unknown: Any,
     ) -> None:
+        check_names(unknown, ["bytes_per_item", "encoding", "errors", "mode"], "Lines")
         super().__init__(globs, mode)
         _check_codec(encoding, errors)
         if type(bytes_per_item) is not int or bytes_per_item < 1:
