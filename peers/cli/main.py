@@ -19,7 +19,7 @@ from importlib import metadata
 from types import FrameType
 
 from grid.errors import GridError, Misuse
-from peers.cli import down, key, status, submit, up
+from peers.cli import down, jobs, key, repl, status, submit, up
 from peers.cli.options import Parser, misspelt, start_logging
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,8 @@ like, then give it work from any of them:
   grid up                     a peer that stays (start several)
   grid status                 who serves, who is there, what runs
   grid submit wordcount:job   run the Job called `job` of wordcount.py here
+  grid jobs                   which transactions there are, and how far
+  grid repl                   count words, line by line
   grid down                   end every peer that `grid up` started
 """
 
@@ -67,7 +69,7 @@ def _parser() -> Parser:
     parser = Parser(prog="grid", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"grid {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (up, down, status, submit, key):
+    for command in (up, down, status, jobs, submit, repl, key):
         command.add(commands)
     return parser
 

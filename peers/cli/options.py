@@ -26,10 +26,14 @@ from grid.suggest import did_you_mean
 from peers.configuration import Configuration, configure
 
 if TYPE_CHECKING:
-    from peers.peer import Peer
+    from peers.peer import Peer, PeerStatus
 
 VISIT_SECONDS = 1.5
 """How long a command looks for a grid: several times what a failover takes on one host."""
+
+ANSWER_SECONDS = 5.0
+"""A server that was joined a moment ago and does not answer in this time has died: longer than a
+failover."""
 
 LOG_COLUMNS = 400
 
@@ -146,6 +150,14 @@ def visit(args: argparse.Namespace) -> "Iterator[Peer]":
         raise CannotJoin(_nobody(configuration(args), str(error))) from error
     with peer:
         yield peer
+
+
+def ask(peer: "Peer") -> "PeerStatus":
+    """Ask the server how the grid is. Raises ``CannotJoin`` when none answers."""
+    try:
+        return peer.status(ANSWER_SECONDS)
+    except TimeoutError as error:
+        raise CannotJoin(str(error)) from error
 
 
 def _nobody(meant: Configuration, reasons: str) -> str:

@@ -8,21 +8,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich import box
-from rich.console import Console
 from rich.filesize import decimal
 from rich.markup import escape
-from rich.table import Table
 
-from grid.errors import CannotJoin
-from peers.cli.options import add_command, add_grid_options, visit
+from peers.cli.options import add_command, add_grid_options, ask, visit
+from peers.cli.tables import make_console, make_table, transactions_table
 
 if TYPE_CHECKING:
     from peers.peer import PeerStatus
-
-ANSWER_SECONDS = 5.0
-"""A server that was joined a moment ago and does not answer in this time has died: longer than a
-failover."""
 
 _DESCRIPTION = """\
 Show the grid: its server and term, its peers with their slots, and its transactions.
@@ -40,10 +33,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask and show."""
     with visit(args) as peer:
-        try:
-            status = peer.status(ANSWER_SECONDS)
-        except TimeoutError as error:
-            raise CannotJoin(str(error)) from error
+        status = ask(peer)
         me = peer.id
     if args.json:
         print(json.dumps(as_json(status, me), indent=2))
@@ -65,10 +55,7 @@ def as_json(status: "PeerStatus", me: str) -> dict[str, Any]:
 
 
 def _show(status: "PeerStatus", me: str) -> None:
-    # Outside a terminal a table must not be folded to 80 columns: scripts and logs read it.
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
+    console = make_console()
     members = [member for member in status.members if member.peer != me]
     peers = sum(not member.visitor for member in members)
     slots = sum(member.slots for member in members)
@@ -78,7 +65,7 @@ def _show(status: "PeerStatus", me: str) -> None:
         f"[bold]{escape(status.server)}[/] serves at {escape(status.address)}, term {status.term}: "
         f"{counts}"
     )
-    table = _table("peer", "role", "slots", "running", "holds", "host")
+    table = make_table("peer", "role", "slots", "running", "holds", "host")
     for member in members:
         role = "serves" if member.serving else "visitor" if member.visitor else "standby"
         holds = decimal(member.held_bytes) if member.held_bytes else "-"
@@ -86,25 +73,4 @@ def _show(status: "PeerStatus", me: str) -> None:
         table.add_row(escape(member.name), role, *numbers, member.host)
     console.print(table)
     if status.transactions:
-        console.print(_transactions(status))
-
-
-def _transactions(status: "PeerStatus") -> Table:
-    table = _table("transaction", "state", "map", "reduce", "owners")
-    for txn in status.transactions:
-        table.add_row(
-            escape(txn.name or txn.record[:12]),
-            txn.state,
-            f"{txn.maps_done}/{txn.maps_total}",
-            f"{txn.reduces_done}/{txn.reduces_total}",
-            escape(", ".join(txn.owners)) or "-",
-        )
-    return table
-
-
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        right = heading in ("slots", "running", "holds", "map", "reduce")
-        table.add_column(heading, justify="right" if right else "left")
-    return table
+        console.print(transactions_table(status.transactions))

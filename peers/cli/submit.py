@@ -9,26 +9,21 @@ What user code prints on the workers goes to stderr, so that stdout holds the re
 
 import argparse
 import sys
-from collections.abc import Iterator
-from concurrent.futures import TimeoutError as FutureTimeout
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from grid.errors import Misuse
 from peers.cli.loading import load_job
 from peers.cli.options import add_command, add_grid_options, visit
 from peers.cli.printing import check_output, write_file, write_json, write_lines
+from peers.cli.waiting import wait_shown, warn_if_idle
 
 if TYPE_CHECKING:
     from grid.job import Job
     from peers.peer import Peer
     from peers.transaction import Transaction
 
-POLL_SECONDS = 0.1
 LINES_ON_TERMINAL = 50
 
 _OPTIONS = ("name", "fresh", "priority", "retries", "deadline_seconds", "on_error")
@@ -97,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         raise Misuse(f"--limit {args.limit}: give a number of lines, 0 or more")
     job = load_job(args.job)
     with visit(args) as peer:
-        _warn_if_idle(peer)
+        warn_if_idle(peer)
         transaction = _finished(peer, job, args)
         _print(transaction, args)
     return 0
@@ -109,66 +104,13 @@ def _finished(peer: "Peer", job: "Job", args: argparse.Namespace) -> "Transactio
     with redirect_stdout(sys.stderr):
         transaction = peer.submit(job, **options)
         try:
-            with _bars() as bars:
-                while not _ended(transaction):
-                    _show(bars, peer, transaction)
-                _show(bars, peer, transaction)
+            wait_shown(peer, transaction)
         except KeyboardInterrupt:
             transaction.cancel()
             print(f"{args.parser.prog}: cancelled", file=sys.stderr)
             raise
         transaction.items()  # raises, if it failed
     return transaction
-
-
-def _ended(transaction: "Transaction") -> bool:
-    try:
-        transaction.exception(POLL_SECONDS)
-    except FutureTimeout:
-        return transaction.done()
-    return True
-
-
-def _warn_if_idle(peer: "Peer") -> None:
-    try:
-        members = peer.status().members
-    except TimeoutError:
-        return  # the server has just died; the job will wait for the next
-    if not any(member.slots for member in members):
-        print("no peer of this grid has slots: the job waits for one that has", file=sys.stderr)
-
-
-# ------------------------------------------------------------------------------ progress
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """Progress bars on a terminal's stderr; nothing elsewhere."""
-    bars = Progress(
-        TextColumn("{task.description:<8}"),
-        BarColumn(40),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(file=sys.stderr),
-        disable=not sys.stderr.isatty(),
-        transient=True,
-    )
-    for phase in ("map", "reduce"):
-        bars.add_task(phase, total=None, note="")
-    with bars:
-        yield bars
-
-
-def _show(bars: Progress, peer: "Peer", transaction: "Transaction") -> None:
-    now = transaction.progress
-    server = peer.server
-    note = f"{server} serves, term {peer.term}" if server else "no server: looking for one"
-    if now.finishing:
-        note = f"finishing; {note}"
-    maps, reduces = bars.task_ids
-    bars.update(maps, completed=now.maps_done, total=now.maps_total or None, note=note)
-    bars.update(reduces, completed=now.reduces_done, total=now.reduces_total or None)
 
 
 # ------------------------------------------------------------------------------ results

@@ -75,6 +75,15 @@ def up(site: Site, name: str, *arguments: str, slots: int = 1) -> Process:
     return process
 
 
+def end_peers(site: Site) -> None:
+    """Have all that still runs leave well."""
+    for process in site.processes:
+        if process.process.poll() is None:
+            process.process.send_signal(signal.SIGTERM)
+    for process in site.processes:
+        process.process.wait(30)
+
+
 @pytest.fixture
 def jobs(site: Site) -> Site:
     (site.folder / "jobs.py").write_text(JOBS)

@@ -121,7 +121,7 @@ def test_bad_input_is_one_clear_error(
     assert shown.out == ""
 
 
-@pytest.mark.parametrize("command", ["", "up", "down", "status", "submit", "key"])
+@pytest.mark.parametrize("command", ["", "up", "down", "status", "jobs", "submit", "repl", "key"])
 def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])

@@ -1,0 +1,76 @@
+"""Waiting for a transaction, with progress bars where a person watches.
+
+The bars are on stderr and vanish when the job is over; where stderr is no terminal, nothing is
+shown. The waiting is in short pieces, so that Ctrl-C is heard at once.
+"""
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from peers.peer import Peer
+    from peers.transaction import Transaction
+
+POLL_SECONDS = 0.1
+
+
+def wait_shown(peer: "Peer", transaction: "Transaction") -> None:
+    """Wait until the transaction has ended, however it does, and show how far it is."""
+    with _bars() as bars:
+        while not _ended(transaction):
+            _show(bars, peer, transaction)
+        _show(bars, peer, transaction)
+
+
+def warn_if_idle(peer: "Peer") -> None:
+    """Say so on stderr if nobody is there to run tasks."""
+    try:
+        members = peer.status().members
+    except TimeoutError:
+        return  # the server has just died; the job will wait for the next
+    if not any(member.slots for member in members):
+        print("no peer of this grid has slots: the job waits for one that has", file=sys.stderr)
+
+
+def _ended(transaction: "Transaction") -> bool:
+    try:
+        transaction.exception(POLL_SECONDS)
+    except FutureTimeout:
+        return transaction.done()
+    return True
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Progress bars on a terminal's stderr; nothing elsewhere."""
+    bars = Progress(
+        TextColumn("{task.description:<8}"),
+        BarColumn(40),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(file=sys.stderr),
+        disable=not sys.stderr.isatty(),
+        transient=True,
+    )
+    for phase in ("map", "reduce"):
+        bars.add_task(phase, total=None, note="")
+    with bars:
+        yield bars
+
+
+def _show(bars: Progress, peer: "Peer", transaction: "Transaction") -> None:
+    now = transaction.progress
+    server = peer.server
+    note = f"{server} serves, term {peer.term}" if server else "no server: looking for one"
+    if now.finishing:
+        note = f"finishing; {note}"
+    maps, reduces = bars.task_ids
+    bars.update(maps, completed=now.maps_done, total=now.maps_total or None, note=note)
+    bars.update(reduces, completed=now.reduces_done, total=now.reduces_total or None)

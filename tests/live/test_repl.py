@@ -1,0 +1,189 @@
+"""``grid repl`` as its users run it: piped, on a terminal, several at once, while servers die."""
+
+import os
+import pty
+import select
+import signal
+import sys
+import termios
+from collections.abc import Iterator
+
+import pytest
+
+from tests.live.harness import Process, Site, until
+from tests.live.test_cli import end_peers, ends, grid, up
+
+pytestmark = pytest.mark.live
+
+TEXT = "the king's men and the queen's men"
+
+
+@pytest.fixture
+def texts(site: Site) -> Iterator[Site]:
+    (site.folder / "one.txt").write_text(TEXT)
+    (site.folder / "two.txt").write_text("THE end")
+    yield site
+    end_peers(site)
+
+
+def shows(process: Process, text: str) -> None:
+    until(f"{process.name} shows {text!r}", lambda: text in process.out)
+
+
+def session(site: Site, *lines: str) -> Process:
+    """A REPL whose input is these lines, and ends then."""
+    process = grid(site, "repl", "--top", "2")
+    for line in lines:
+        process.tell(line)
+    process.leave()
+    return process
+
+
+def answers(process: Process) -> list[list[str]]:
+    """What was printed after each line, without how long it took."""
+    parts = ends(process).split("GLOB> ")
+    return [[line.rpartition(",")[0] or line for line in part.splitlines()] for part in parts[1:]]
+
+
+def test_a_glob_counts_words(texts: Site) -> None:
+    up(texts, "peer")
+    process = session(texts, "*.txt", "@*.txt", "one.txt")
+    both = ["        3 the", "        2 men", "11 words, 7 different, in 2 files"]
+    one = ["        2 men", "        2 s", "9 words, 6 different, in 1 file"]
+    assert answers(process) == [["*.txt", *both], ["@*.txt", *both], ["one.txt", *one], [""]]
+    assert process.err == ""
+
+
+def test_an_empty_line_shows_every_peer(texts: Site) -> None:
+    up(texts, "first")
+    up(texts, "second", slots=2)
+    up(texts, "idle", slots=0)
+    process = session(texts, "")
+    rows: dict[str, list[str]] = {}
+    for line in ends(process).splitlines():
+        name, *cells = line.split() or [""]
+        rows.setdefault(name, cells)
+    python = "{}.{}.{}".format(*sys.version_info)
+    assert (rows["first"][0], rows["first"][4]) == ("serves", python)
+    assert (rows["second"][0], rows["second"][1], rows["second"][4]) == ("standby", "2", python)
+    assert rows["idle"][4] == "-"  # it has no slot to ask it in
+    assert process.err == ""
+
+
+def test_a_line_that_cannot_be_answered_is_told_and_the_next_is_asked_for(texts: Site) -> None:
+    up(texts, "peer")
+    process = session(texts, "three.txt", "one.txt")
+    assert "9 words" in ends(process)
+    assert "three.txt is not a file here" in process.err
+    assert process.err.count("\n") == 1
+
+
+def test_no_grid_is_said(texts: Site) -> None:
+    process = session(texts, "one.txt")
+    assert ends(process, 1) == ""
+    assert process.err.startswith("grid repl: no grid named 'grid' answers")
+    wrong = grid(texts, "repl", "--top", "-1")
+    ends(wrong, 2)
+    assert "--top -1" in wrong.err
+
+
+def test_several_at_once_and_the_server_is_killed_while_they_wait(texts: Site) -> None:
+    first = up(texts, "first")
+    repls = [grid(texts, "repl") for _ in range(2)]
+    for repl in repls:
+        repl.tell("one.txt")
+        shows(repl, "9 words")
+    second = up(texts, "second")
+    first.freeze()  # nothing is answered from here on
+    for repl in repls:
+        repl.tell("two.txt")
+        shows(repl, "GLOB> two.txt\n")
+    first.kill()
+    second.said("second serves now")
+    for repl in repls:
+        shows(repl, "2 words, 2 different, in 1 file")
+        repl.leave()
+        ends(repl)
+    assert not any(repl.err for repl in repls)
+
+
+class Terminal:
+    """A REPL on a terminal of its own."""
+
+    def __init__(self, site: Site) -> None:
+        self.ours, theirs = pty.openpty()
+        device = os.ttyname(theirs)
+        script = f"exec setsid -c {sys.executable} -W error -m peers repl <{device} >{device} 2>&1"
+        self.process = Process(site, "terminal", ["/bin/sh", "-c", script], cwd=site.folder)
+        site.processes.append(self.process)
+        self._theirs = theirs
+        self._shown = b""
+
+    def shows(self, text: str) -> None:
+        """Wait until it shows this; forget what was shown before."""
+
+        def find() -> bool:
+            while select.select([self.ours], [], [], 0)[0]:
+                self._shown += os.read(self.ours, 65536)
+            return text.encode() in self._shown
+
+        until(f"the terminal shows {text!r}", find)
+        self._shown = self._shown.partition(text.encode())[2]
+
+    def types(self, keys: bytes) -> None:
+        os.write(self.ours, keys)
+
+    def canonical(self) -> bool:
+        """Whether readline has given the terminal back, as it does when it has read a line."""
+        return bool(termios.tcgetattr(self._theirs)[3] & termios.ICANON)
+
+    def close(self) -> None:
+        os.close(self.ours)
+        os.close(self._theirs)
+
+
+@pytest.fixture
+def terminal(texts: Site) -> Iterator[Terminal]:
+    up(texts, "peer")
+    terminal = Terminal(texts)
+    yield terminal
+    terminal.close()
+
+
+def test_ctrl_c_withdraws_the_job_and_gives_the_prompt_back(
+    texts: Site, terminal: Terminal
+) -> None:
+    peer = texts.named("peer")
+    terminal.shows("GLOB> ")
+    peer.freeze()
+    terminal.types(b"one.txt\n")
+    terminal.shows("one.txt")
+    until("the line is taken", terminal.canonical)
+    terminal.types(b"\x03")
+    terminal.shows("cancelled")
+    terminal.shows("GLOB> ")
+    peer.thaw()
+    terminal.types(b"two.txt\n")
+    terminal.shows("2 words, 2 different, in 1 file")
+    terminal.shows("GLOB> ")
+    terminal.types(b"\x04")
+    ends(terminal.process)
+
+
+def test_ctrl_c_at_the_prompt_leaves(terminal: Terminal) -> None:
+    terminal.shows("GLOB> ")
+    terminal.types(b"\x03")
+    ends(terminal.process, 128 + signal.SIGINT)
+
+
+def test_a_terminal_has_a_history(terminal: Terminal) -> None:
+    pytest.importorskip("readline")
+    terminal.shows("GLOB> ")
+    terminal.types(b"one.txt\n")
+    terminal.shows("9 words")
+    terminal.shows("GLOB> ")
+    terminal.types(b"\x1b[A\n")  # the line before, again
+    terminal.shows("9 words")
+    terminal.shows("GLOB> ")
+    terminal.types(b"\x04")
+    ends(terminal.process)
