@@ -45,7 +45,7 @@ class Dispatcher:
 
     def give(self, now: float) -> None:
         """Give all that can be given now."""
-        self._give_calls()
+        self._give_calls(now)
         while (choice := choose(self._state, now)) is not None:
             self._give_one(choice, now)
 
@@ -97,15 +97,17 @@ class Dispatcher:
         members = (self._state.roster.named(owner.peer) for owner in txn.owners.values())
         return tuple(dict.fromkeys(member.ref for member in members if member is not None))
 
-    def _give_calls(self) -> None:
+    def _give_calls(self, now: float) -> None:
         """A call on every member does not wait for a free slot: it is queued there."""
         for txn in self._state.registry:
-            if txn.meta.shape != "everywhere" or txn.state != "running":
+            if txn.meta.shape != "everywhere" or txn.state != "running" or not txn.owners:
                 continue
             given = set(txn.calls_given.values())
             for peer, holding in txn.calls.items():
                 member = self._state.roster.named(peer)
-                if holding is None and member is not None and peer not in given:
+                if member is None or max(member.full_until, txn.call_pauses.get(peer, 0.0)) > now:
+                    continue
+                if holding is None and peer not in given:
                     attempt = self._attempt()
                     txn.calls_given[attempt] = peer
                     txn.news("call", 0, 1, peer, held=False)
@@ -234,9 +236,13 @@ class Dispatcher:
             member.full_until = now + FULL_SECONDS
         pause = now + RETURN_SECONDS if message.reason == "inputs" else 0.0
         ended = self._ended(member, message.attempt, pause)
-        if ended is None or message.reason != "module":
+        if ended is None:
             return None
-        txn = ended[0]
+        txn, plan, _ = ended
+        if plan is None:
+            txn.call_pauses[member.ref.peer] = pause
+        if message.reason != "module":
+            return None
         txn.unable[member.ref.peer] = message.detail
         txn.calls.pop(member.ref.peer, None)
         able = [m for m in self._state.roster if m.slots and m.ref.peer not in txn.unable]

@@ -65,6 +65,7 @@ class Transaction:
     calls: dict[str, Holding | None] = field(default_factory=dict)
     calls_given: dict[str, str] = field(default_factory=dict)
     call_deaths: dict[str, int] = field(default_factory=dict)
+    call_pauses: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, list[int]] = field(default_factory=dict)
     unable: dict[str, str] = field(default_factory=dict)
     waiting: dict[str, float] = field(default_factory=dict)

@@ -46,8 +46,9 @@ def able(txn: Transaction, kind: Kind, members: list[Member]) -> list[Member]:
 
 
 def running(state: ServerState) -> list[Transaction]:
-    """The transactions with something to run, the most deserving first."""
-    transactions = [txn for txn in state.registry if txn.state == "running"]
+    """The transactions with something to run, the most deserving first. Without an owner there is
+    nobody to have code and items from: what was given goes on, nothing more is given."""
+    transactions = [txn for txn in state.registry if txn.state == "running" and txn.owners]
     return sorted(transactions, key=lambda txn: (-txn.meta.priority, txn.active, txn.number))
 
 

@@ -27,6 +27,9 @@ class Workshop:
         self.death_rate = 0.0
         self.late_rate = 0.0
         self.records: dict[str, RecordMeta] = {}
+        """What this process submitted or adopted: others can have code and items from it."""
+        self.known: set[str] = set()
+        """The records whose code has come here."""
         self.running: dict[str, tuple[Assign, float]] = {}
         process.host.spools[process.me.peer] = {}
 
@@ -82,9 +85,11 @@ class Workshop:
 
     def prepare(self, assign: Assign) -> None:
         def fetch() -> None:
-            if assign.kind == "map" and not any(self._reachable(ref) for ref in assign.owners):
+            needed = assign.kind == "map" or assign.record not in self.known
+            if needed and not any(self._reachable(ref) for ref in assign.owners):
                 self.process.tell(ev.InputsFailed(assign.attempt, "no owner answers"))
                 return
+            self.known.add(assign.record)
             missing = self._missing(assign.sources)
             if missing is None:
                 self.process.tell(ev.InputsReady(assign.attempt))

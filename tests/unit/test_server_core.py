@@ -39,6 +39,7 @@ from grid.messages import (
     Running,
     Submit,
     TaskFailed,
+    TaskReturned,
 )
 from grid.settings import Settings
 from tests.unit.cores import everywhere, hello, holding, join, meta, peer
@@ -409,6 +410,28 @@ def test_one_owner_of_two_withdraws_and_the_job_goes_on(table: Table) -> None:
     assert Ended("u", "r") in said
     assert any(isinstance(message, CancelTask) for message in said)
     assert table.core.state.registry.get("r") is None
+
+
+def test_nothing_is_given_while_there_is_no_owner_to_have_it_from(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", Submit("t", meta(items=4)))
+    given = dict(table.orders())
+    table.lose("a")
+    table.hear("b", done(given["b"].attempt, holding(given["b"].start, given["b"].stop, "b")))
+    assert table.orders() == []
+    table.join(join("a"))
+    table.hear("a", Submit("t", meta(items=4), accepted=True))
+    assert {name for name, _ in table.orders()} == {"a", "b"}
+
+
+def test_a_call_that_cannot_be_prepared_is_given_again_after_a_pause(table: Table) -> None:
+    table.join(join("a"))
+    table.hear("a", Submit("t", everywhere()))
+    ((_, order),) = table.orders()
+    table.hear("a", TaskReturned(order.attempt, "inputs", "no owner answers"))
+    assert table.orders() == []
+    assert any(isinstance(m, Assign) for m in table.wait(1.0)["a"])
 
 
 def test_a_cancel_for_all_is_kept_for_a_record_not_met_yet(table: Table) -> None:
