@@ -62,6 +62,20 @@ def test_the_server_is_killed_while_it_reduces(site: Site) -> None:
     assert txn.progress.executed_again == 0
 
 
+def test_the_owner_takes_over_and_waits_for_what_its_ledger_says_others_have(site: Site) -> None:
+    """It knows the new server first; its workers join a moment later, with what they hold."""
+    site.start("one", slots=0)
+    peer = site.here("owner")
+    workers = [site.start(slots=1) for _ in range(3)]
+    txn = peer.submit(slow_job())
+    at(txn, 0.5)
+    site.named("one").kill()
+    assert txn.result(30) == answer()
+    assert peer.serving
+    assert txn.progress.executed_again == 0
+    assert len(txn.progress.peers) == len(workers)
+
+
 def test_server_after_server_is_killed_and_the_last_peer_finishes_alone(site: Site) -> None:
     """New peers join meanwhile; in the end only the owner is left, with a worker of its own."""
     helpers = [site.start() for _ in range(3)]

@@ -44,8 +44,30 @@ def test_no_worker_outlives_its_peer(site: Site, how: signal.Signals) -> None:
     until("everyone is gone", lambda: not site.marked(), 5.0)
     assert is_free(site.port)
     assert folders(site), "nobody was there to tidy up"
-    site.start("next").leave()
-    until("the next peer has swept", lambda: not folders(site))
+    site.start("next")
+    until("the next peer has tidied up", lambda: len(folders(site)) == 1)
+
+
+def test_outputs_that_nobody_can_claim_are_swept_at_the_next_start(site: Site) -> None:
+    """The owner died with its peer: what was mapped for it is of no use to anybody."""
+    script = """
+    import sys
+    from peers import Job, Peer
+    def mapfn(key, value):
+        yield key, value
+        if value == 3:
+            print("mapped", flush=True)
+            while True: pass
+    with Peer(slots=1) as peer:
+        peer.submit(Job([1, 2, 3], mapfn))
+        sys.stdin.read()
+    """
+    process = site.run("alone", script)
+    until("it has mapped", lambda: "mapped" in process.out)
+    process.kill()
+    assert list(site.spool.glob("*/*/*map-*"))
+    site.start("next")
+    assert len(folders(site)) == 1, "swept before it joined"
 
 
 def test_a_worker_that_is_killed_is_replaced(site: Site) -> None:
@@ -96,7 +118,9 @@ def test_an_owner_that_dies_takes_its_endless_job_with_it(site: Site) -> None:
         """
         from peers import Job, Peer
         import sys
+        from pathlib import Path
         def forever(key, value):
+            Path("runs").touch()
             while True: pass
         with Peer(name="owner", slots=0) as peer:
             peer.submit(Job([1, 2], forever))
@@ -104,6 +128,7 @@ def test_an_owner_that_dies_takes_its_endless_job_with_it(site: Site) -> None:
         """,
     )
     until("it runs", lambda: any(m.running for m in watcher.status().members))
+    until("its code runs", (site.folder / "runs").exists)
     owner.kill()
     until("the slot is free", lambda: not any(m.running for m in watcher.status().members), 5.0)
     assert watcher.submit(slow_job(10)).result(10) == answer(10)
