@@ -1,5 +1,6 @@
 """Functions of jobs for live tests: light, so that workers import them quickly."""
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -52,6 +53,13 @@ def behind_gate(key: int, item: tuple[int, str]) -> Iterator[tuple[str, int]]:
     while not Path(gate).exists():
         time.sleep(0.005)
     return pairs_of(key, value)
+
+
+def leave_a_trace(key: int, folder: str) -> Iterator[tuple[str, int]]:
+    """One file for each time an item is mapped, in about 10 ms."""
+    Path(folder, f"{key}-{os.getpid()}-{time.monotonic_ns()}").touch()
+    time.sleep(0.01)
+    yield "items", 1
 
 
 def slow_job(items: int = 200) -> Job:

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from peers import Peer, Transaction
+from peers import Job, Peer, Transaction
 from tests.live.harness import Site, until
-from tests.live.jobs import PHASE, answer, gated_job, reducing_job, slow_job
+from tests.live.jobs import PHASE, answer, gated_job, leave_a_trace, reducing_job, slow_job, total
 
 
 def at(txn: Transaction, share: float, items: int = 200) -> None:
@@ -62,18 +62,22 @@ def test_the_server_is_killed_while_it_reduces(site: Site) -> None:
     assert txn.progress.executed_again == 0
 
 
-def test_the_owner_takes_over_and_waits_for_what_its_ledger_says_others_have(site: Site) -> None:
-    """It knows the new server first; its workers join a moment later, with what they hold."""
+def test_when_only_the_server_dies_every_item_is_mapped_once(site: Site) -> None:
+    """It had no slots. The owner takes over, has a free slot at once, and yet waits for what its
+    ledger says others hold or run; they join a moment later."""
     site.start("one", slots=0)
-    peer = site.here("owner")
-    workers = [site.start(slots=1) for _ in range(3)]
-    txn = peer.submit(slow_job())
-    at(txn, 0.5)
+    peer = site.here("owner", slots=1)
+    for _ in range(3):
+        site.start(slots=1)
+    folder = site.folder / "mapped"
+    folder.mkdir()
+    txn = peer.submit(Job([str(folder)] * 160, leave_a_trace, reducefn=total))
+    at(txn, 0.5, 160)
     site.named("one").kill()
-    assert txn.result(30) == answer()
+    assert txn.result(30) == {"items": 160}
     assert peer.serving
     assert txn.progress.executed_again == 0
-    assert len(txn.progress.peers) == len(workers)
+    assert sorted(int(p.name.partition("-")[0]) for p in folder.iterdir()) == list(range(160))
 
 
 def test_server_after_server_is_killed_and_the_last_peer_finishes_alone(site: Site) -> None:
