@@ -76,6 +76,7 @@ class ServerCore:
         self._followers = 0
         self._expected = 0
         self._settle_at = 0.0
+        self._settle_from = 0.0
         self._beat_at = 0.0
         self._ended = False
 
@@ -130,6 +131,7 @@ class ServerCore:
         else:
             self._expected = event.expected
             self._settle_at = now + self.settings.silence_seconds
+            self._settle_from = now + self.settings.heartbeat_seconds
             self.state.settled = event.expected == 0
         self.state.do(Greet(event.reign, self._followers))
 
@@ -344,15 +346,18 @@ class ServerCore:
     def _settle_if_due(self, now: float) -> None:
         """Decide what waited until the old members had the time to report."""
         state = self.state
-        if not state.settled and (now >= self._settle_at or self._all_returned()):
+        if not state.settled and (now >= self._settle_at or self._all_returned(now)):
             state.settled = True
             for link, message in self.submissions.decide():
                 member = state.roster.at(link)
                 if member is not None:
                     self._on_member_message(member, message, now)
 
-    def _all_returned(self) -> bool:
-        """Whether the members of the server before are all here, if their number is known."""
+    def _all_returned(self, now: float) -> bool:
+        """Whether the members of the server before are all here, if their number is known: it was
+        told with the last heartbeat, so some may have joined since."""
+        if now < self._settle_from:
+            return False
         returned = self.state.roster.returned()
         return returned >= self._expected and (self._expected > 0 or returned == 0)
 

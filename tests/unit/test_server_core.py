@@ -260,6 +260,7 @@ def test_a_newcomer_does_not_stand_for_a_member_of_the_server_before() -> None:
     table.join(join("new"))
     table.hear("a", Submit("t", everywhere()))
     assert table.said == {}
+    assert table.wait(1.0) == {}
     table.join(Join(peer("b"), 1, True, REIGN, (), (), returning=True))
     assert sorted(name for name, _ in table.orders()) == ["a", "b", "new"]
     table.check()
@@ -304,8 +305,9 @@ def test_what_was_needless_counts_after_a_loss(table: Table) -> None:
 
 
 def two_given(table: Table) -> Assign:
-    """A job of two items, one of them under way at ``a``, the other at ``b``; return that of a."""
-    table.join(join("a"))
+    """A job of two items, one under way at ``a``, the other at ``b``; return that of a, who has
+    room for more."""
+    table.join(join("a", slots=4))
     table.join(join("b"))
     table.hear("a", Submit("t", meta(items=2)))
     (_, mine), (_, other) = table.orders()
