@@ -11,6 +11,7 @@ from msgspec import structs
 from grid.effects import Send, ServerEffect
 from grid.messages import (
     NO_REIGN,
+    Accepted,
     Assign,
     CancelTask,
     FromServer,
@@ -44,6 +45,7 @@ class ServerState:
         """Whether everyone who was a member before this reign had the time to report."""
         self._effects: list[ServerEffect] = []
         self._orders: list[tuple[Member, Assign]] = []
+        self._accepted: list[tuple[Member, Accepted]] = []
 
     # -- the outbox --------------------------------------------------------------------
 
@@ -59,6 +61,11 @@ class ServerState:
         if member is not None:
             self.send(member, message)
 
+    def accept(self, member: Member, accepted: Accepted) -> None:
+        """Confirm an owner, after the news: one who is accepted has a ledger. (An owner without
+        one would make the next server begin anew what others have finished.)"""
+        self._accepted.append((member, accepted))
+
     def order(self, member: Member, assign: Assign) -> None:
         """Give a task, after the news of it."""
         self._orders.append((member, assign))
@@ -68,9 +75,11 @@ class ServerState:
         for txn in self.registry:
             if txn.dirty:
                 self._send_progress(txn)
+        for member, accepted in self._accepted:
+            self.send(member, accepted)
         for member, assign in self._orders:
             self.send(member, assign)
-        self._orders = []
+        self._accepted, self._orders = [], []
         effects, self._effects = self._effects, []
         return effects
 

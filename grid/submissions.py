@@ -115,7 +115,7 @@ class Submissions:
         owner = Owner(peer, message.txn)
         txn.owners[peer, message.txn] = owner
         txn.ownerless_until = None
-        self._state.send(member, Accepted(message.txn, txn.meta.record))
+        self._state.accept(member, Accepted(message.txn, txn.meta.record))
         if message.meta.record == txn.meta.record:
             txn.riding = message.riding if message.riding.head else txn.riding
             self._expect(txn, message, now)

@@ -198,7 +198,8 @@ class Auditor:
         """P4: nothing is given that is finished and kept. P5: no one is blamed for one's pause."""
         paused = self.world.now - self._stepped.get(id(core), self.world.now)
         self._stepped[id(core)] = self.world.now
-        blamed = [effect.link for effect in effects if isinstance(effect, CloseLink)]
+        closed = [effect.link for effect in effects if isinstance(effect, CloseLink)]
+        blamed = [link for link in closed if (far := process.far(link)) and not far.disturbed]
         if paused > core.settings.silence_seconds and blamed:
             self.world.violation(f"P5 {process.name} paused for {paused:.1f} s and drops {blamed}")
         began = self._began.setdefault(id(core), self.world.now)

@@ -213,6 +213,11 @@ class Process:
         else:
             self._step_server(ev.LinkLost(number, reason))
 
+    def far(self, number: int) -> "Process | None":
+        """Who is at the other end of one of this process's links."""
+        found = self._links.get(number)
+        return found[0].ends[1 - found[1]] if found else None
+
     def break_links(self) -> None:
         """The network drops every connection of this process to others."""
         self.world.note(self.name, "loses its links")
