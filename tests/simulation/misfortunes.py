@@ -91,6 +91,8 @@ class Misfortunes:
     def _strike(self) -> None:
         """Strike if there is unfinished work; if there is none and will be none, give some, and
         strike while it is under way."""
+        if self._left <= 0:
+            return
         cases = self._scenario.auditor.cases.values()
         pause = self._scenario.shape.pause
         if any(case.open and case.process.awake for case in cases):

@@ -139,6 +139,15 @@ class Scenario:
         self._demand()
         return world.wrong
 
+    def _wake_sleepers(self) -> None:
+        """All, or so many that a port of each host is left to grab."""
+        for process in self.world.processes:
+            ports = self.world.host(process.host.name).ports.values()
+            asleep = [p for p in ports if isinstance(p, Process) and p.frozen]
+            barred = process in asleep and len(asleep) >= self.settings.port_span
+            if self.shape.sleepers_wake or barred:
+                process.wake()
+
     def _demand(self) -> None:
         """Now that all is well: everything ends, one server is followed, nothing is left."""
         world, verdict = self.world, self.verdict
@@ -165,8 +174,7 @@ class Scenario:
             process.shop.late_rate = 0.0
             process.orders_left = None
             process.slow_down(1.0)
-            if self.shape.sleepers_wake:
-                process.wake()
+        self._wake_sleepers()
         if not self.living():
             self.add_peer()
 
