@@ -139,8 +139,10 @@ def test_a_script_that_is_interrupted_ends_and_leaves_nothing(
 
 
 FORKS = """
-import os, signal, sys
+import os, signal, sys, warnings
 from peers import Job, Peer
+
+warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # of Python itself, from 3.12 on
 
 def answer(peer):
     job = Job([1, 2], lambda k, v: [("sum", v)], reducefn=lambda k, vs: sum(vs))
@@ -203,8 +205,9 @@ def test_a_forked_child_keeps_nothing_of_its_parents_alive(site: Site) -> None:
 
 def test_a_multiprocessing_pool_forked_from_a_process_with_a_peer(site: Site) -> None:
     script = """
-    import multiprocessing
+    import multiprocessing, warnings
     from peers import Job, Peer
+    warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)
     def square(n):
         return n * n
     with Peer(slots=1) as peer:
