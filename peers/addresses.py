@@ -22,12 +22,13 @@ LOOPBACK_HOSTS = ("127.0.0.1", "::1")
 ALL_HOSTS = ("0.0.0.0", "::")  # noqa: S104  (binding to all interfaces is what these are for)
 
 
-def host_id() -> str:
+def host_id(spool: str = "") -> str:
     """Return the identity of this machine, as this user sees it: 16 hexadecimal digits.
 
-    Containers count as machines. Reveals nothing about the machine.
+    Containers count as machines, and so does each ``spool``: peers that do not share one cannot
+    read each other's files. Reveals nothing about the machine.
     """
-    facts = [f"uid={os.geteuid()}"]
+    facts = [f"uid={os.geteuid()}", f"spool={spool}"]
     for name in _MACHINE_FILES:
         try:
             facts.append(f"{name}={Path(name).read_text(encoding='ascii').strip()}")
@@ -38,7 +39,7 @@ def host_id() -> str:
             facts.append(f"{name}={Path(name).readlink()}")
         except OSError:
             pass  # a system without namespaces
-    if len(facts) == 1:
+    if len(facts) == 2:
         facts.append(f"name={socket.gethostname()}")
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:_ID_DIGITS]
 

@@ -100,7 +100,7 @@ class Engine:
             security, self.settings.grid, configuration.name, self.records, listening
         )
         data = Address(advertise, self._bulk_server.address.port)
-        self.me = PeerRef(security.peer_id, configuration.name, host_id(), data)
+        self.me = PeerRef(security.peer_id, configuration.name, host_id(self.store.place), data)
         self._bulk_client = BulkClient(security, self.settings.grid, configuration.name)
         self._crew: Crew[Callable[[], None]] = Crew("grid-data", _call, DATA_THREADS_MAX)
         self._callbacks: Crew[Callable[[], None]] = Crew("grid-callbacks", self._call_back, 1)

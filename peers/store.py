@@ -105,6 +105,11 @@ class Store:
             raise Misuse(f"another live process already uses {self.folder}")
         self._locks[peer] = fd
 
+    @property
+    def place(self) -> str:
+        """Where the spool is: peers with the same read and adopt each other's segments."""
+        return str(self._root.resolve())
+
     # ------------------------------------------------------------------ segments
 
     def new_output(self, record: str, kind: Kind, start: int, stop: int) -> Output:
