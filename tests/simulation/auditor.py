@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from grid.effects import CloseLink, Deliver, Send, ServerEffect, ShowProgress
-from grid.messages import Assign, Failure, Kind, Output, RecordMeta, Reign
+from grid.messages import Assign, Failure, Kind, Output, Progress, RecordMeta, Reign
 from grid.server_core import ServerCore
 from tests.simulation.work import oracle
 from tests.simulation.world import Content, World
@@ -203,8 +203,15 @@ class Auditor:
         if paused > core.settings.silence_seconds and blamed:
             self.world.violation(f"P5 {process.name} paused for {paused:.1f} s and drops {blamed}")
         began = self._began.setdefault(id(core), self.world.now)
+        told: set[tuple[str, str, int, int]] = set()
         for effect in effects:
+            if isinstance(effect, Send) and isinstance(effect.message, Progress):
+                news = effect.message
+                told |= {(news.record, e.kind, e.start, e.stop) for e in news.entries}
             if isinstance(effect, Send) and isinstance(effect.message, Assign):
+                order = effect.message
+                if (order.record, order.kind, order.start, order.stop) not in told:
+                    self.world.violation(f"P4 {process.name} gives {_what(order)} before the news")
                 self._check_announced(process, core, effect.message)
                 if not process.disturbed:
                     self._check_kept(process, effect.message, began)

@@ -200,7 +200,7 @@ FAULTS = {
     "a server of a later port is no rival": Fault(
         113, Election, "_meet_rival", compare_rivals_by_port
     ),
-    "orders go out before the news of them": Fault(99, ServerState, "flush", orders_before_news),
+    "orders go out before the news of them": Fault(0, ServerState, "flush", orders_before_news),
     "ledgers are not waited for": Fault(0, Submissions, "_expect", nothing),
     "attempts of the dead stay": Fault(5, Dispatcher, "part", keep_the_attempts_of_the_dead),
     "estates of the dead are not announced": Fault(0, ClientCore, "_on", ignore_estates),

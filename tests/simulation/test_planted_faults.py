@@ -1,6 +1,7 @@
 """The simulator is worth its time: each of these planted faults is caught within some seeds."""
 
 import multiprocessing
+from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 
 import pytest
@@ -23,11 +24,12 @@ def hunt(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def hunts() -> dict[str, Future[str]]:
-    """All hunts, on two cores."""
+def hunts() -> Iterator[dict[str, Future[str]]]:
+    """All hunts, on two cores; each test waits for its own."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, mp_context=context) as pool:
-        return {name: pool.submit(hunt, name) for name in FAULTS}
+        yield {name: pool.submit(hunt, name) for name in FAULTS}
+        pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.parametrize("name", FAULTS)
