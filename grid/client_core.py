@@ -38,6 +38,7 @@ from grid.events import (
     Connected,
     DeadlineReached,
     DownRequested,
+    EndRequested,
     EstateAdopted,
     InputsFailed,
     InputsReady,
@@ -53,6 +54,7 @@ from grid.events import (
     RecordNotAdopted,
     ResultFetched,
     ResultMissing,
+    ResultRequested,
     ResultUnkept,
     Started,
     StatusRequested,
@@ -215,6 +217,10 @@ class ClientCore:
                 self._on_submit(event, now)
             case CancelRequested():
                 self._on_cancel(event)
+            case ResultRequested():
+                self._say(*self.ownership.ask(event.txn, event.name))
+            case EndRequested():
+                self._say(*self.ownership.end(event.txn, event.record))
             case StatusRequested():
                 self._ask(AskStatus())
             case DownRequested():
@@ -401,7 +407,7 @@ class ClientCore:
     def _on_result_missing(self, event: ResultMissing) -> None:
         sources = self._fetching.pop(event.txn, ())
         messages = self.ownership.missing(event.txn, event.missing)
-        if not messages:
+        if not self.ownership.awaits_run(event.txn):
             self._retained.pop(event.record, None)
             self._drop_fetched(holding for holding, _ in sources)
         self._say(*messages)

@@ -152,7 +152,8 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class RejectName:
-    """The name belongs to another job; ``conflict`` names the parts that differ."""
+    """The name belongs to another job, and ``conflict`` names the parts that differ; or, without
+    ``conflict``, a finished result of that name was asked for and there is none."""
 
     txn: str
     message: str

@@ -12,6 +12,7 @@
     ├── CannotJoin              no grid could be joined and none could be served
     │   ├── WrongKey            the holder of the port has another key
     │   └── Refused             the holder of the port refuses us: other grid, protocol or Python
+    ├── NoResult                no finished result of that name is kept
     ├── TransactionFailed       the job ended without a result; carries a ``Failure``
     │   ├── TaskError           the user's function raised: remote traceback, function, key, peer
     │   ├── WorkerLost          workers died on the same item too often
@@ -66,6 +67,10 @@ class WrongKey(CannotJoin):
 
 class Refused(CannotJoin):
     """The holder of the well-known port refuses this process, and says why."""
+
+
+class NoResult(GridError):
+    """No finished result of that name is kept: it never was, or not yet, or not any more."""
 
 
 class TransactionFailed(GridError):

@@ -135,6 +135,22 @@ class CancelRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class ResultRequested:
+    """The user wants the finished result of a name, and does not have the job."""
+
+    txn: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndRequested:
+    """The user ends a record for everyone, whoever owns it."""
+
+    txn: str
+    record: str
+
+
+@dataclass(frozen=True, slots=True)
 class StatusRequested:
     pass
 
@@ -258,6 +274,8 @@ ClientEvent = (
     | TermSurpassed
     | SubmitRequested
     | CancelRequested
+    | ResultRequested
+    | EndRequested
     | StatusRequested
     | DownRequested
     | CloseRequested

@@ -292,8 +292,16 @@ class Submit(Struct, frozen=True, tag=True):
     riding: Riding = NOTHING_RIDING
 
 
+class AskResult(Struct, frozen=True, tag=True):
+    """Where is the finished result of this name? Answered with ``Finished`` or ``Rejected``. Who
+    asks becomes no owner, and so needs no job and owes no acknowledgement."""
+
+    txn: Name
+    name: Name
+
+
 class Cancel(Struct, frozen=True, tag=True):
-    """Withdraw this owner, or with ``all`` end the job for everyone."""
+    """Withdraw this owner, or with ``all`` end the job for everyone, which any member may."""
 
     txn: Name
     record: Name
@@ -612,6 +620,7 @@ FromClient = (
     Join
     | Beat
     | Submit
+    | AskResult
     | Cancel
     | Acknowledge
     | TaskDone

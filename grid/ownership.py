@@ -10,10 +10,16 @@ A transaction never goes back, a fetch outlives the reign that began it, and the
 exactly once, at the arrow into resolved (P3). Until the server confirms with ``Ended``, the
 acknowledgement or the cancel is repeated on every rejoin; until resolved, the submission is, with
 the ledger (P2).
+
+Who only asks for the finished result of a name goes the same way, with less: it says ``AskResult``
+instead of ``Submit``, owns nothing, and so parts without a word. Who ends the record of others
+begins at resolved.
 """
 
 from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import structs
 
 from grid.effects import AdoptRecord, ClientEffect, Deliver, FetchResult, Reject, RejectName
 from grid.effects import ShowProgress as Show
@@ -22,6 +28,7 @@ from grid.messages import (
     Accepted,
     Acknowledge,
     Adopt,
+    AskResult,
     Cancel,
     Ended,
     Failed,
@@ -46,6 +53,10 @@ State = Literal["pending", "fetching", "resolved"]
 
 ADOPT_AGAIN_SECONDS = 0.2
 """Pause before a named submission is repeated after its first owner could not be reached."""
+
+
+NOT_KNOWN = RecordMeta("", "mapreduce", 0, 1, False)
+"""The record of a result that was asked for by name, until the server says which it is."""
 
 
 class Ledger:
@@ -101,7 +112,9 @@ class _Owned:
     fresh: bool
     ledger: Ledger
     deadline: float | None
-    riding: Riding
+    riding: Riding = NOTHING_RIDING
+    asked: bool = False
+    """Only the finished result of the name is wanted: nothing is owned."""
     state: State = "pending"
     accepted: bool = False
     again_at: float | None = None
@@ -136,6 +149,21 @@ class Ownership:
         self._owned[txn] = owned
         return [self._submission(owned)]
 
+    def ask(self, txn: str, name: str) -> list[FromClient]:
+        """Want the finished result of a name, without having the job."""
+        ledger = Ledger(NOT_KNOWN)
+        owned = _Owned(txn, NOT_KNOWN, name, {}, False, ledger, None, asked=True)
+        self._owned[txn] = owned
+        return [self._submission(owned)]
+
+    def end(self, txn: str, record: str) -> list[FromClient]:
+        """End a record for everyone, whoever owns it; said until the server confirms."""
+        meta = structs.replace(NOT_KNOWN, record=record)
+        owned = _Owned(txn, meta, "", {}, False, Ledger(meta), None, state="resolved")
+        owned.parting = Cancel(txn, record, all=True)
+        self._owned[txn] = owned
+        return [owned.parting]
+
     def cancel(
         self, txn: str, everyone: bool, failure: Failure
     ) -> tuple[list[ClientEffect], list[FromClient]]:
@@ -143,9 +171,16 @@ class Ownership:
         owned = self._owned.get(txn)
         if owned is None or owned.state == "resolved":
             return [], []
+        return [Reject(txn, failure)], self._part(owned, Cancel(txn, owned.meta.record, everyone))
+
+    def _part(self, owned: _Owned, parting: FromClient) -> list[FromClient]:
+        """The user has heard; the server is told, unless nothing was owned."""
+        if owned.asked:
+            del self._owned[owned.txn]
+            return []
         owned.state = "resolved"
-        owned.parting = Cancel(txn, owned.meta.record, everyone)
-        return [Reject(txn, failure)], [owned.parting]
+        owned.parting = parting
+        return [parting]
 
     def withdraw_all(self, failure: Failure) -> tuple[list[ClientEffect], list[FromClient]]:
         """The peer closes: nothing of it is left open."""
@@ -159,8 +194,10 @@ class Ownership:
 
     # -- the server's side -------------------------------------------------------------
 
-    def _submission(self, owned: _Owned) -> Submit:
+    def _submission(self, owned: _Owned) -> FromClient:
         owned.again_at = None
+        if owned.asked:
+            return AskResult(owned.txn, owned.name)
         return Submit(
             txn=owned.txn,
             meta=owned.meta,
@@ -177,6 +214,7 @@ class Ownership:
         return [
             owned.parting if owned.parting is not None else self._submission(owned)
             for owned in self._owned.values()
+            if not (owned.asked and owned.state == "fetching")
         ]
 
     def accepted(self, message: Accepted) -> None:
@@ -259,25 +297,32 @@ class Ownership:
         owned = self._owned.get(txn)
         if owned is None or owned.state != "fetching":
             return [], []
-        owned.state = "resolved"
-        owned.parting = Acknowledge(txn, owned.meta.record)
-        return [Deliver(txn, owned.meta, holdings, owned.skipped)], [owned.parting]
+        parting = self._part(owned, Acknowledge(txn, owned.meta.record))
+        return [Deliver(txn, owned.meta, holdings, owned.skipped)], parting
 
     def missing(self, txn: str, missing: tuple[Output, ...]) -> list[FromClient]:
         """Some of the result is gone: the server is asked to have it run again."""
         owned = self._owned.get(txn)
         if owned is None or owned.state != "fetching":
             return []
+        lost = LostOutputs(owned.meta.record, missing)
+        if owned.asked:
+            owned.state = "pending"
+            return [lost, self._submission(owned)]
         owned.awaiting_run = True
-        return [LostOutputs(owned.meta.record, missing)]
+        return [lost]
+
+    def awaits_run(self, txn: str) -> bool:
+        """Whether what is missing of its result is to be run again."""
+        owned = self._owned.get(txn)
+        return owned is not None and owned.awaiting_run
 
     def failed(self, message: Failed) -> tuple[list[ClientEffect], list[FromClient]]:
         owned = self._owned.get(message.txn)
         if owned is None or owned.state == "resolved":
             return [], []
-        owned.state = "resolved"
-        owned.parting = Acknowledge(message.txn, owned.meta.record)
-        return [Reject(message.txn, message.failure)], [owned.parting]
+        parting = self._part(owned, Acknowledge(message.txn, owned.meta.record))
+        return [Reject(message.txn, message.failure)], parting
 
     def ended(self, message: Ended) -> None:
         """The server has nothing more to do for us."""

@@ -26,6 +26,7 @@ from grid.messages import (
     Announce,
     AskClaims,
     AskDown,
+    AskResult,
     AskStatus,
     Beat,
     Cancel,
@@ -187,6 +188,8 @@ class ServerCore:
         match message:
             case Submit():
                 self._on_submit(member, message, now)
+            case AskResult():
+                self.submissions.show_result(member, message)
             case Cancel():
                 self.submissions.cancel(member, message, now)
             case Acknowledge():

@@ -11,6 +11,7 @@ from grid.messages import (
     Accepted,
     Acknowledge,
     Adopt,
+    AskResult,
     Cancel,
     Drop,
     Ended,
@@ -30,7 +31,9 @@ from grid.registry import Owner, Transaction
 from grid.roster import Member
 from grid.server_state import ServerState
 
-Waiting = Submit | Acknowledge | Cancel
+CANCELLED = "cancelled for everyone, by another owner or with `grid cancel`"
+
+Waiting = Submit | AskResult | Acknowledge | Cancel
 
 
 class Submissions:
@@ -54,7 +57,7 @@ class Submissions:
         registry = self._state.registry
         record = message.meta.record
         if registry.cancelled(record):
-            withdrawn = Failure("cancelled", "cancelled for everyone by another owner")
+            withdrawn = Failure("cancelled", CANCELLED)
             self._state.send(member, Failed(message.txn, record, withdrawn))
             return None
         txn = registry.get(record)
@@ -193,6 +196,19 @@ class Submissions:
                 finished = Finished(owner.txn, record, txn.meta, found, txn.skipped)
                 self._state.send(member, finished)
 
+    def show_result(self, member: Member, message: AskResult) -> None:
+        """Tell one who knows only its name where a finished result is. It becomes no owner: the
+        result stays for as long as it would anyway."""
+        txn = self._state.registry.named(message.name)
+        if txn is not None and txn.state == "finished" and txn.complete:
+            found = self._sources(txn, member)
+            finished = Finished(message.txn, txn.meta.record, txn.meta, found, txn.skipped)
+            self._state.send(member, finished)
+        elif not self._state.settled:
+            self._postpone(member, message)  # who remembers it may still be coming
+        else:
+            self._state.send(member, Rejected(message.txn, _no_result(message.name, txn)))
+
     def _sources(self, txn: Transaction, near: Member) -> tuple[tuple[Holding, PeerRef], ...]:
         """Each result with a holder: itself, else one of its host, else any."""
         found: list[tuple[Holding, PeerRef]] = []
@@ -232,7 +248,7 @@ class Submissions:
         txn.owners.pop((member.ref.peer, message.txn), None)
         self._state.send(member, Ended(message.txn, message.record))
         if message.all:
-            self.fail(txn, Failure("cancelled", "cancelled for everyone by another owner"))
+            self.fail(txn, Failure("cancelled", CANCELLED))
         if not txn.owners and txn.retained_until is None:
             self.end(txn)
         else:
@@ -274,13 +290,12 @@ class Submissions:
             self._state.send(member, Retain(remembered, self._sources(txn, member)))
 
     def _keepers(self, results: list[tuple[Holding, tuple[str, ...]]]) -> list[Member]:
-        """Everyone who holds some of a result; and one more, if that is one peer alone."""
+        """Everyone who holds some of a result; and more, until two of them are there to stay."""
         names = dict.fromkeys(peer for _, peers in results for peer in peers)
         keepers = [m for m in map(self._state.roster.named, names) if m is not None]
-        if len(keepers) < 2:
-            others = [m for m in self._state.roster if m.serves and m not in keepers]
-            keepers += others[:1]
-        return keepers
+        wanting = 2 - sum(m.serves for m in keepers)
+        others = [m for m in self._state.roster if m.serves and m not in keepers]
+        return keepers + others[: max(0, wanting)]
 
     def end(self, txn: Transaction) -> None:
         """Forget a transaction; its outputs and attempts go everywhere."""
@@ -335,6 +350,17 @@ class Submissions:
         """Take out what waited for everyone to report."""
         undecided, self._undecided = self._undecided, []
         return undecided
+
+
+def _no_result(name: str, txn: Transaction | None) -> str:
+    """Say why a name has no finished result."""
+    if txn is None or txn.retained_until is not None:
+        return (
+            f"no finished result named {name!r} is kept here: there was none, or its time is over"
+        )
+    if txn.state == "failed":
+        return f"{name!r} has failed: its owners are told why"
+    return f"{name!r} is not finished yet: ask again, or submit the same job under that name"
 
 
 def conflict(first: dict[str, str], second: dict[str, str]) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from msgspec import structs
 from grid import effects as fx
 from grid import events as ev
 from grid.client_core import ClientCore
-from grid.errors import Bug, CannotJoin, GridError, NameConflict, PeerClosed
+from grid.errors import Bug, CannotJoin, GridError, NameConflict, NoResult, PeerClosed
 from grid.job import Job
 from grid.messages import Address, FetchRecord, PeerRef, RecordMeta, Status
 from grid.pickling import show
@@ -244,6 +244,20 @@ class Engine:
         )
         return transaction
 
+    def fetch(self, name: str) -> Transaction:
+        """Ask for the finished result of a name."""
+        if self._closed.is_set():
+            raise PeerClosed(f"{self.me.name} is closed; make a new Peer to fetch")
+        txn = secrets.token_hex(8)
+        transaction = Transaction(txn, name, lambda everyone: self._cancel(txn, everyone))
+        self._transactions[txn] = transaction
+        self.client.post(ev.ResultRequested(txn, name))
+        return transaction
+
+    def end(self, record: str) -> None:
+        """End a record for everyone, whoever owns it."""
+        self.client.post(ev.EndRequested(secrets.token_hex(8), record))
+
     def _cancel(self, txn: str, everyone: bool) -> None:
         self.client.post(ev.CancelRequested(txn, everyone))
 
@@ -279,7 +293,7 @@ class Engine:
     def deliver(self, effect: fx.Deliver) -> None:
         """Set the result apart before it may be dropped; the rest is for the callback thread."""
         transaction, submission = self._take(effect.txn)
-        if transaction is None or submission is None:
+        if transaction is None:
             return
         try:
             outputs = tuple(holding.output for holding, _ in effect.holdings)
@@ -292,12 +306,12 @@ class Engine:
         names = None
         if effect.meta.shape == "everywhere":
             names = _told_apart([holder for _, holder in effect.holdings])
-        job = submission.job
+        job = submission.job if submission is not None else None
         self._delivered.add(transaction)
 
         def tell() -> None:
             transaction._resolve(results, names, effect.skipped)
-            if job.resultfn is not None and not transaction.cancelled():
+            if job is not None and job.resultfn is not None and not transaction.cancelled():
                 job.deliver(transaction, transaction.result())
 
         self._callbacks.give(tell)
@@ -314,11 +328,14 @@ class Engine:
 
     def reject_name(self, effect: fx.RejectName) -> None:
         transaction, _ = self._take(effect.txn)
-        if transaction is not None:
-            conflict = NameConflict(
+        if transaction is None:
+            return
+        error: GridError = NoResult(effect.message)
+        if effect.conflict:
+            error = NameConflict(
                 f"{effect.message}. Choose another name, or wait until the other job has ended."
             )
-            self._callbacks.give(lambda: transaction._fail(conflict))
+        self._callbacks.give(lambda: transaction._fail(error))
 
     def _take(self, txn: str) -> tuple[Transaction | None, Submission | None]:
         """A transaction is over: forget its records."""

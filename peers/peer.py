@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from grid.errors import PeerClosed
+from grid.errors import Misuse, PeerClosed
 from grid.job import Job
 from grid.messages import MemberStatus, TransactionStatus
+from grid.settings import check_name
 from peers import forking, submission
 from peers.configuration import configure
 from peers.engine import Engine
@@ -94,6 +95,27 @@ class Peer:
         before anything has happened, and whatever listing the datasource's keys raises.
         """
         return self._started().submit(submission.check(job, options))
+
+    def fetch(self, name: str) -> Transaction:
+        """Ask for the finished result of the transaction of that name, without having its job.
+
+        Return a ``Transaction`` at once; its ``result()`` raises ``NoResult`` if the name has no
+        finished result that is still kept (``retain_seconds`` after its owners had it). Which
+        items were ``skipped`` only owners know. Raises ``Misuse`` for what is no name.
+        """
+        check_name(name, "name")
+        if not name:
+            raise Misuse("name='' is no name: only the results of named transactions are kept")
+        return self._started().fetch(name)
+
+    def end(self, record: str) -> None:
+        """End a transaction for everyone, whoever owns it; ``status().transactions`` has records.
+
+        Its owners get ``TransactionCancelled``. Returns at once: the server is told, the next one
+        too if it dies, and ``status()`` shows when it is done. What is not running stays as it is.
+        """
+        check_name(record, "record")
+        self._started().end(record)
 
     def run_everywhere(
         self, function: Callable[[], Any], *, timeout: float | None = None

@@ -19,7 +19,7 @@ from importlib import metadata
 from types import FrameType
 
 from grid.errors import GridError, Misuse
-from peers.cli import down, jobs, key, repl, status, submit, up
+from peers.cli import cancel, down, jobs, key, repl, result, status, submit, up
 from peers.cli.options import Parser, misspelt, start_logging
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ like, then give it work from any of them:
   grid status                 who serves, who is there, what runs
   grid submit wordcount:job   run the Job called `job` of wordcount.py here
   grid jobs                   which transactions there are, and how far
+  grid result NAME            print the result of a named transaction again
+  grid cancel NAME            end a transaction for everyone
   grid repl                   count words, line by line
   grid down                   end every peer that `grid up` started
 """
@@ -69,7 +71,7 @@ def _parser() -> Parser:
     parser = Parser(prog="grid", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"grid {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (up, down, status, jobs, submit, repl, key):
+    for command in (up, down, status, jobs, submit, result, cancel, repl, key):
         command.add(commands)
     return parser
 

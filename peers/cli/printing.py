@@ -5,9 +5,11 @@ keys may be of any type and have an order; what JSON cannot write is written as 
 that nothing computed is lost to its form. A file appears whole or not at all.
 """
 
+import argparse
 import json
 import os
 import pickle
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +22,50 @@ from grid.errors import Misuse
 Pairs = Iterable[tuple[Any, Any]]
 
 SUFFIXES = (".json", ".pickle", ".pkl", ".txt")
+
+
+LINES_ON_TERMINAL = 50
+"""More would push what was said before off the screen."""
+
+
+def add_result_options(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how results are written."""
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--output", type=Path, metavar="FILE", help="write to FILE, a .json, .pickle or .txt"
+    )
+    results.add_argument("--json", action="store_true", help="print JSON: [key, value] pairs")
+    results.add_argument(
+        "--limit",
+        type=int,
+        metavar="N",
+        help=f"print at most N lines ({LINES_ON_TERMINAL} on a terminal, else all)",
+    )
+
+
+def check_result_options(args: argparse.Namespace) -> None:
+    """Raise ``Misuse`` for what cannot be done, before anything is computed."""
+    if args.output is not None:
+        check_output(args.output)
+    if args.limit is not None and args.limit < 0:
+        raise Misuse(f"--limit {args.limit}: give a number of lines, 0 or more")
+
+
+def print_results(pairs: Pairs, args: argparse.Namespace) -> None:
+    """Write results as the flags say."""
+    if args.output is not None:
+        count = write_file(args.output, pairs)
+        print(f"{count} results in {args.output}", file=sys.stderr)
+        return
+    if args.json:
+        write_json(sys.stdout, pairs)
+        return
+    limit = args.limit
+    if limit is None and sys.stdout.isatty():
+        limit = LINES_ON_TERMINAL
+    count = write_lines(sys.stdout, pairs, limit)
+    if limit is not None and count > limit:
+        print(f"... and {count - limit} more (--limit N, --output FILE)", file=sys.stderr)
 
 
 def check_output(path: Path) -> None:

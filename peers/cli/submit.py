@@ -10,21 +10,17 @@ What user code prints on the workers goes to stderr, so that stdout holds the re
 import argparse
 import sys
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from grid.errors import Misuse
 from peers.cli.loading import load_job
 from peers.cli.options import add_command, add_grid_options, visit
-from peers.cli.printing import check_output, write_file, write_json, write_lines
+from peers.cli.printing import add_result_options, check_result_options, print_results
 from peers.cli.waiting import wait_shown, warn_if_idle
 
 if TYPE_CHECKING:
     from grid.job import Job
     from peers.peer import Peer
     from peers.transaction import Transaction
-
-LINES_ON_TERMINAL = 50
 
 _OPTIONS = ("name", "fresh", "priority", "retries", "deadline_seconds", "on_error")
 
@@ -52,17 +48,7 @@ def add(commands: Any) -> None:
     """Describe the arguments."""
     parser = add_command(commands, "submit", run, "run a Job of a module", _DESCRIPTION)
     parser.add_argument("job", metavar="MODULE:NAME", help="as in wordcount:job")
-    results = parser.add_argument_group("results")
-    results.add_argument(
-        "--output", type=Path, metavar="FILE", help="write to FILE, a .json, .pickle or .txt"
-    )
-    results.add_argument("--json", action="store_true", help="print JSON: [key, value] pairs")
-    results.add_argument(
-        "--limit",
-        type=int,
-        metavar="N",
-        help=f"print at most N lines ({LINES_ON_TERMINAL} on a terminal, else all)",
-    )
+    add_result_options(parser)
     how = parser.add_argument_group("how it is run")
     how.add_argument("--name", help="share it: the same name and job anywhere is one transaction")
     how.add_argument(
@@ -86,10 +72,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Submit, wait, print."""
-    if args.output is not None:
-        check_output(args.output)
-    if args.limit is not None and args.limit < 0:
-        raise Misuse(f"--limit {args.limit}: give a number of lines, 0 or more")
+    check_result_options(args)
     job = load_job(args.job)
     with visit(args) as peer:
         warn_if_idle(peer)
@@ -122,17 +105,4 @@ def _print(transaction: "Transaction", args: argparse.Namespace) -> None:
         more = ", ..." if len(transaction.skipped) > 10 else ""
         count = len(transaction.skipped)
         print(f"left out because a function raised: {count} ({keys}{more})", file=sys.stderr)
-    pairs = transaction.items()
-    if args.output is not None:
-        count = write_file(args.output, pairs)
-        print(f"{count} results in {args.output}", file=sys.stderr)
-    elif args.json:
-        write_json(sys.stdout, pairs)
-    else:
-        limit = args.limit
-        if limit is None and sys.stdout.isatty():
-            limit = LINES_ON_TERMINAL
-        count = write_lines(sys.stdout, pairs, limit)
-        if limit is not None and count > limit:
-            rest = count - limit
-            print(f"... and {rest} more (--limit N, --output FILE)", file=sys.stderr)
+    print_results(transaction.items(), args)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from grid.effects import CloseLink, Deliver, Send, ServerEffect, ShowProgress
 from grid.messages import Assign, Failure, Kind, Output, Progress, RecordMeta, Reign
+from grid.ownership import NOT_KNOWN
 from grid.server_core import ServerCore
 from tests.simulation.work import oracle
 from tests.simulation.world import Content, World
@@ -33,6 +34,8 @@ class Case:
     record: str = ""
     """The record whose result was delivered: with a name, perhaps another owner's."""
     again: int = 0
+    asked: bool = False
+    """Nothing was submitted: only the finished result of a name was asked for."""
 
     @property
     def open(self) -> bool:
@@ -79,6 +82,21 @@ class Auditor:
         for other in self.cases.values():
             if other is case or (everyone and case.name and other.name == case.name):
                 other.withdrawn = True
+
+    def asked(self, process: "Process", txn: str) -> None:
+        self.cases[txn] = Case(process, txn, NOT_KNOWN, "", submitted_at=self.world.now, asked=True)
+
+    def ended(self, record: str) -> None:
+        """Somebody ended a record for everyone: whoever shares it may hear of it."""
+        names = [case.name for case in self.cases.values() if case.meta.record == record]
+        for case in self.cases.values():
+            if case.meta.record == record or (case.name and case.name in names):
+                case.withdrawn = True
+
+    @property
+    def jobs(self) -> int:
+        """How many submissions there were."""
+        return sum(not case.asked for case in self.cases.values())
 
     def owner_died(self, process: "Process") -> None:
         for case in self.cases.values():
@@ -136,6 +154,8 @@ class Auditor:
         self.world.note(process.name, f"hears that {txn} failed: {failure.message}")
         case = self.cases[txn]
         self._outcome(case, failure.kind)
+        if case.asked and failure.kind != "cancelled":
+            return  # there is no such result, or not yet, or not any more
         if failure.kind != "cancelled" or not (case.withdrawn or process.closing):
             self.world.violation(f"P2 {txn} of {process.name}: {failure.message}")
 

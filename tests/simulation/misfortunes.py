@@ -28,6 +28,8 @@ MIXES: dict[str, dict[str, int]] = {
     "users": {
         "cancel": 4,
         "cancel_all": 2,
+        "end": 1,
+        "ask": 2,
         "leave": 2,
         "kill_owner": 1,
         "late_submit": 4,
@@ -50,6 +52,8 @@ MIXES: dict[str, dict[str, int]] = {
         "stranger": 1,
         "cancel": 1,
         "cancel_all": 1,
+        "end": 1,
+        "ask": 1,
         "late_submit": 1,
         "leave": 1,
         "new": 3,
@@ -81,8 +85,8 @@ class Misfortunes:
     @property
     def over(self) -> bool:
         """Nothing more will happen: all has struck, and everything is submitted."""
-        cases = self._scenario.auditor.cases
-        return self._left == 0 and len(cases) >= self._scenario.shape.jobs
+        jobs = self._scenario.auditor.jobs
+        return self._left == 0 and jobs >= self._scenario.shape.jobs
 
     def _next(self, seconds: float) -> None:
         if self._left > 0:
@@ -99,7 +103,7 @@ class Misfortunes:
             self._left -= 1
             kind = self._rng.choices(tuple(self._mix), tuple(self._mix.values()))[0]
             getattr(self, f"_{kind}")()
-        elif len(cases) >= self._scenario.shape.jobs:
+        elif self._scenario.auditor.jobs >= self._scenario.shape.jobs:
             if self._extra == 0:
                 self._left = 0
             elif self._living():
@@ -242,6 +246,18 @@ class Misfortunes:
         if mine:
             case = self._rng.choice(mine)
             case.process.cancel(case.txn, everyone=everyone)
+
+    def _end(self) -> None:
+        """Anyone ends the work of someone."""
+        cases = self._scenario.auditor.cases.values()
+        running = [case for case in cases if case.open and not case.asked]
+        if running:
+            record = self._rng.choice(running).meta.record
+            self._anyone().end(self._scenario.next_txn(), record)
+
+    def _ask(self) -> None:
+        """Anyone asks for what may be finished."""
+        self._anyone().ask(self._scenario.next_txn(), "job")
 
     def _late_submit(self) -> None:
         """A latecomer: the same name again, or one more job."""

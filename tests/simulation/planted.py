@@ -211,6 +211,7 @@ FAULTS = {
         0, registry.Transaction, "sources", reduce_what_is_there
     ),
     "results are retained for ever": Fault(3, Submissions, "expire", nothing),
+    "nobody who asks for a result is answered": Fault(0, Submissions, "show_result", nothing),
     "one's own pause is blamed on others": Fault(107, FailureDetector, "look", blame_others),
     "nobody is ever silent": Fault(114, FailureDetector, "silent", nothing_found),
 }

@@ -394,6 +394,18 @@ class Process:
         self.auditor.submitted(self, txn, meta, name)
         self.tell(ev.SubmitRequested(txn, meta, name, fingerprint or {}, False, None))
 
+    def ask(self, txn: str, name: str) -> None:
+        """Want the finished result of a name, without having the job."""
+        self.world.note(self.name, f"asks {txn} for the result of {name}")
+        self.auditor.asked(self, txn)
+        self.tell(ev.ResultRequested(txn, name))
+
+    def end(self, txn: str, record: str) -> None:
+        """End a record that may be anybody's."""
+        self.world.note(self.name, f"ends {record} for everyone")
+        self.auditor.ended(record)
+        self.tell(ev.EndRequested(txn, record))
+
     def cancel(self, txn: str, *, everyone: bool) -> None:
         self.world.note(self.name, f"cancels {txn} {'for all' if everyone else ''}".rstrip())
         self.auditor.withdrawn(txn, everyone=everyone)

@@ -14,6 +14,9 @@ from tests.simulation.world import World
 HEAL_SECONDS = 60.0
 """More than silence, settling and any straggler take together, besides the work itself."""
 
+PATIENCE_SECONDS = 5.0
+"""Longer than it takes to fetch a finished result."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -84,6 +87,7 @@ class Scenario:
         self.candidates = tuple(Address(host, port) for host in self.hosts for port in ports)
         self.misfortunes = Misfortunes(self, self.rng)
         self._jobs = 0
+        self._wishes = 0
 
     # -- what there is -----------------------------------------------------------------
 
@@ -112,6 +116,11 @@ class Scenario:
             speculate=self.rng.random() < 0.5,
         )
         process.submit(f"t{self._jobs}", meta, name, {"keys": "same"})
+
+    def next_txn(self) -> str:
+        """Name what is wanted without a submission."""
+        self._wishes += 1
+        return f"w{self._wishes}"
 
     @property
     def work_seconds(self) -> float:
@@ -154,9 +163,18 @@ class Scenario:
         work = len(self.auditor.cases) * self.shape.items * self.shape.task_seconds * 2
         world.run_until(lambda: verdict.all_resolved and verdict.one_server, HEAL_SECONDS + work)
         verdict.check_end()
+        self._ask_for_what_is_retained()
         patience = self.settings.retain_seconds + self.settings.orphan_hold_seconds + 10.0
         world.run_until(lambda: verdict.clean, patience)
         verdict.check_left()
+
+    def _ask_for_what_is_retained(self) -> None:
+        """Now that one server is followed: whoever asks for a retained result by name gets it."""
+        for name in self.verdict.retained(PATIENCE_SECONDS):
+            for process in self.living():
+                process.ask(self.next_txn(), name)
+        self.world.run_until(lambda: self.verdict.all_resolved, PATIENCE_SECONDS)
+        self.verdict.check_asked()
 
     def _submit_somewhere(self, name: str) -> None:
         living = self.living()

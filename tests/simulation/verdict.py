@@ -14,6 +14,7 @@ class Verdict:
     def __init__(self, auditor: Auditor) -> None:
         self.auditor = auditor
         self.world = auditor.world
+        self._ended_at = 0.0
 
     @property
     def living(self) -> list["Process"]:
@@ -38,6 +39,7 @@ class Verdict:
 
     def check_end(self) -> None:
         """P2: what a living owner submitted has ended. P4: deaths alone repeat nothing. P5."""
+        self._ended_at = self.world.now
         for case in self._open:
             self.world.violation(f"P2 {case.txn} of {case.process.name} never ended")
         for case in self.auditor.cases.values():
@@ -47,6 +49,24 @@ class Verdict:
         divided = self._who_serves()
         if divided:
             self.world.violation(f"P5 {divided}")
+
+    def retained(self, seconds: float) -> list[str]:
+        """The names whose results the server keeps whole, for so long at least."""
+        until = self.world.now + seconds
+        servers = [process.server for process in self.living if process.server is not None]
+        return [
+            txn.name
+            for server in servers[:1]
+            for txn in server.state.registry
+            if (txn.retained_until or 0.0) > until and txn.complete
+        ]
+
+    def check_asked(self) -> None:
+        """P1: any living peer fetches what is retained."""
+        for case in self.auditor.cases.values():
+            asked = case.asked and case.submitted_at >= self._ended_at and case.process.awake
+            if asked and case.outcomes != ["delivered"]:
+                self.world.violation(f"P1 {case.txn} of {case.process.name}: {case.outcomes}")
 
     def _who_serves(self) -> str:
         """Empty, or how the grid is divided."""

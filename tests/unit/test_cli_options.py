@@ -102,6 +102,10 @@ def test_a_password_comes_from_a_private_file(tmp_path: Path) -> None:
         ("submit json:dumps --output x.csv", ".json, .pickle"),
         ("submit json:dumps --output no/x.json", "not a folder to write in"),
         ("submit json:dumps --limit -1", "--limit -1"),
+        ("result", "NAME"),
+        ("result words --limit -1", "--limit -1"),
+        ("result words --output x.csv", ".json, .pickle"),
+        ("cancel", "NAME|RECORD"),
         ("key --new x --show", "not allowed with"),
     ],
 )
@@ -121,7 +125,9 @@ def test_bad_input_is_one_clear_error(
     assert shown.out == ""
 
 
-@pytest.mark.parametrize("command", ["", "up", "down", "status", "jobs", "submit", "repl", "key"])
+@pytest.mark.parametrize(
+    "command", ["", "up", "down", "status", "jobs", "submit", "result", "cancel", "repl", "key"]
+)
 def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])
