@@ -4,6 +4,7 @@ Performs what ``grid.server_core`` decides. While it is standing by it costs a s
 ``Doorman`` greets whoever connects, apart from this loop; greeted links are handed over here.
 """
 
+import asyncio
 import itertools
 import logging
 import socket
@@ -189,7 +190,9 @@ class ServerThread(CoreThread):
         self._links.clear()
 
     async def _shut(self) -> None:
+        self._core = None
         self._close_door()
+        await asyncio.sleep(0)  # whom the doorman has just admitted is sent away
 
     def _on_bug(self, bug: Bug) -> None:
         """Serve no more: the members, this process's client among them, find another server."""
