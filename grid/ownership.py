@@ -6,7 +6,8 @@
        │                     │  └──ResultMissing: the server runs it again, still fetching
        └──Failed / Cancel ───┴──────────────────────> resolved ──Ended──> gone
 
-A transaction never goes back, a fetch outlives the reign that began it, and the user hears of it
+A transaction never goes back (but for one whose result was found finished under its name and is
+lost before it is fetched: it was never run for us, so it is submitted once more). A fetch outlives the reign that began it, and the user hears of it
 exactly once, at the arrow into resolved (P3). Until the server confirms with ``Ended``, the
 acknowledgement or the cancel is repeated on every rejoin; until resolved, the submission is, with
 the ledger (P2).
@@ -117,6 +118,8 @@ class _Owned:
     """Only the finished result of the name is wanted: nothing is owned."""
     state: State = "pending"
     accepted: bool = False
+    found: RecordMeta | None = None
+    """The finished record of our name, by others, whose result is being fetched."""
     again_at: float | None = None
     awaiting_run: bool = False
     skipped: tuple[int, ...] = ()
@@ -171,7 +174,9 @@ class Ownership:
         owned = self._owned.get(txn)
         if owned is None or owned.state == "resolved":
             return [], []
-        return [Reject(txn, failure)], self._part(owned, Cancel(txn, owned.meta.record, everyone))
+        return [Reject(txn, failure)], self._part(
+            owned, Cancel(txn, (owned.found or owned.meta).record, everyone)
+        )
 
     def _part(self, owned: _Owned, parting: FromClient) -> list[FromClient]:
         """The user has heard; the server is told, unless nothing was owned."""
@@ -214,7 +219,7 @@ class Ownership:
         return [
             owned.parting if owned.parting is not None else self._submission(owned)
             for owned in self._owned.values()
-            if not (owned.asked and owned.state == "fetching")
+            if not (owned.found and owned.state == "fetching")
         ]
 
     def accepted(self, message: Accepted) -> None:
@@ -283,8 +288,7 @@ class Ownership:
             return []
         if owned.state == "fetching" and not owned.awaiting_run:
             return []
-        if owned.meta.record != message.record:
-            owned.meta = message.meta
+        owned.found = message.meta if message.record != owned.meta.record else None
         owned.state = "fetching"
         owned.awaiting_run = False
         owned.skipped = message.skipped
@@ -297,16 +301,22 @@ class Ownership:
         owned = self._owned.get(txn)
         if owned is None or owned.state != "fetching":
             return [], []
-        parting = self._part(owned, Acknowledge(txn, owned.meta.record))
-        return [Deliver(txn, owned.meta, holdings, owned.skipped)], parting
+        meta = owned.found or owned.meta
+        parting = self._part(owned, Acknowledge(txn, meta.record))
+        return [Deliver(txn, meta, holdings, owned.skipped)], parting
 
     def missing(self, txn: str, missing: tuple[Output, ...]) -> list[FromClient]:
-        """Some of the result is gone: the server is asked to have it run again."""
+        """Some of the result is gone: the server is asked to have it run again.
+
+        A result that was found finished cannot be run again by us, who never had its record: we
+        submit our own, or ask, once more.
+        """
         owned = self._owned.get(txn)
         if owned is None or owned.state != "fetching":
             return []
-        lost = LostOutputs(owned.meta.record, missing)
-        if owned.asked:
+        lost = LostOutputs((owned.found or owned.meta).record, missing)
+        if owned.found is not None:
+            owned.found = None
             owned.state = "pending"
             return [lost, self._submission(owned)]
         owned.awaiting_run = True

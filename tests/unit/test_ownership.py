@@ -79,6 +79,22 @@ def test_what_cannot_be_fetched_is_run_again_and_fetched_again(owner: Ownership)
     assert owner.missing("unknown", gone) == []
 
 
+def test_a_result_found_finished_and_then_lost_is_run_for_us() -> None:
+    """We never had the record that made it, so what is run is ours."""
+    owner = Ownership()
+    [ours] = owner.submit("t", META, "n", {}, False, None)
+    found = Finished("t", "first", meta("first", 8), PAIRS)
+    assert owner.finished(found) == [FetchResult("t", "first", PAIRS)]
+    assert owner.resubmissions() == [], "a new server is not asked to run what is being fetched"
+    gone = (PAIRS[0][0].output,)
+    assert owner.missing("t", gone) == [LostOutputs("first", gone), ours]
+    assert owner.finished(FINISHED) == [FetchResult("t", "r", PAIRS)]
+    assert owner.fetched("t", PAIRS) == (
+        [Deliver("t", META, PAIRS, ())],
+        [Acknowledge("t", "r")],
+    )
+
+
 def test_a_cancel_is_heard_at_once_and_repeated_until_confirmed(owner: Ownership) -> None:
     parting = Cancel("t", "r", True)
     assert owner.cancel("t", True, WITHDRAWN) == ([Reject("t", WITHDRAWN)], [parting])
