@@ -6,11 +6,11 @@
        │                     │  └──ResultMissing: the server runs it again, still fetching
        └──Failed / Cancel ───┴──────────────────────> resolved ──Ended──> gone
 
-A transaction never goes back (but for one whose result was found finished under its name and is
-lost before it is fetched: it was never run for us, so it is submitted once more). A fetch outlives the reign that began it, and the user hears of it
-exactly once, at the arrow into resolved (P3). Until the server confirms with ``Ended``, the
-acknowledgement or the cancel is repeated on every rejoin; until resolved, the submission is, with
-the ledger (P2).
+A transaction never goes back, but for one whose result was found finished under its name and is
+lost before it is fetched: it was never run for us, so it is submitted once more. A fetch outlives
+the reign that began it, and the user hears of it exactly once, at the arrow into resolved (P3).
+Until the server confirms with ``Ended``, the acknowledgement or the cancel is repeated on every
+rejoin; until resolved, the submission is, with the ledger (P2).
 
 Who only asks for the finished result of a name goes the same way, with less: it says ``AskResult``
 instead of ``Submit``, owns nothing, and so parts without a word. Who ends the record of others
