@@ -129,7 +129,12 @@ class Auditor:
             self.world.violation(f"P3 {effect.txn}: {result} is not the sequential answer")
 
     def _check_everywhere(self, case: Case, effect: Deliver) -> None:
-        """Who was a member before, and has not left, has run it."""
+        """Who was a member before, and has not left, has run it; unless the server is a newcomer
+        that cannot know yet of a grid before it."""
+        grace = case.process.settings.silence_seconds
+        servers = [p.joined_at for p in self.world.processes if p.server is not None]
+        if any(joined is None or joined + grace > case.submitted_at for joined in servers):
+            return
         ran = {holding.output.producer for holding, _ in effect.holdings}
         for process in self.world.processes:
             member = process.joined_at is not None and process.joined_at < case.submitted_at
