@@ -295,7 +295,10 @@ def main() -> int:
         os.environ["GRID_SLOTS"] = str(args.slots)
         os.environ["GRID_SPOOL"] = spool
         job = word_count(args.input)
-        console.print(f"{len(job.keys())} files; {args.peers} peers with {args.slots} slots each")
+        files = len(job.keys())
+        if not files:
+            raise SystemExit(f"scripts/demo: no file matches --input {args.input}")
+        console.print(f"{files} files; {args.peers} peers with {args.slots} slots each")
         me = f"peer {args.peers}"
         with other_peers(args.peers - 1) as helpers, Peer(name=me) as peer:
             display = Display(console, me, helpers)
