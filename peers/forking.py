@@ -10,6 +10,7 @@ import asyncio
 import atexit
 import os
 import weakref
+from pathlib import Path
 from typing import Protocol
 
 
@@ -26,6 +27,7 @@ class Forkable(Protocol):
 _living: "weakref.WeakSet[Forkable]" = weakref.WeakSet()
 _buried: list[object] = []
 _registered = False
+_TELLS_FILES = Path("/proc/self/fd").is_dir()
 
 
 def watch(forkable: Forkable) -> None:
@@ -48,11 +50,28 @@ def loop_filenos(loop: asyncio.AbstractEventLoop) -> list[int]:
     return [] if loop.is_closed() else [fileno() for fileno in filenos if fileno is not None]
 
 
+def open_beneath(*places: str) -> list[int]:
+    """The descriptors whose files are named like one of ``places`` or lie beneath it.
+
+    Another thread may have had a file of ours open for a moment, just when this process forked;
+    nobody else knows of it. Empty where the system does not tell.
+    """
+    found: list[int] = []
+    for name in os.listdir("/proc/self/fd") if _TELLS_FILES else []:  # noqa: PTH208 - no object
+        try:
+            target = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115
+        except OSError:
+            continue  # the listing's own
+        if target.startswith(places):
+            found.append(int(name))
+    return found
+
+
 def _in_child() -> None:
     for forkable in list(_living):
         buried, fds = forkable.after_fork()
         _buried.append(buried)
-        for fd in fds:
+        for fd in dict.fromkeys(fds):
             try:
                 os.close(fd)
             except OSError:

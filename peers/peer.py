@@ -218,4 +218,7 @@ class Peer:
         self._starting = threading.Lock()
         self._went_down = threading.Event()
         engine, self._engine = self._engine, None
-        return engine, [] if engine is None else engine.filenos()
+        if engine is None:
+            return None, []
+        strays = forking.open_beneath(str(engine.store.folder), "/memfd:grid-worker")
+        return engine, [*engine.filenos(), *strays]
