@@ -55,14 +55,31 @@ def until(what: str, ask: Callable[[], T], seconds: float = WAIT_SECONDS) -> T:
         time.sleep(0.01)
 
 
-def free_port() -> int:
-    """A port that is free together with the next ones of the span."""
+def reserve_ports() -> list[socket.socket]:
+    """Sockets that keep a span of free ports; the first port is the OS's choice.
+
+    They are bound but do not listen, so peers can listen there, while no outgoing connection of
+    anybody gets such a port as its near end: it would keep it from listeners, and go on doing so
+    for a minute after it is closed.
+    """
     while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port + PORT_SPAN < 65536 and all(is_free(port + n) for n in range(PORT_SPAN)):
-            return port
+        held: list[socket.socket] = []
+        try:
+            port = 0
+            for _ in range(PORT_SPAN):
+                held.append(socket.socket())
+                held[-1].setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                held[-1].bind(("127.0.0.1", port))
+                port = port_of(held[-1]) + 1
+            return held
+        except (OSError, OverflowError):  # the next port is somebody's, or past the last one
+            for sock in held:
+                sock.close()
+
+
+def port_of(sock: socket.socket) -> int:
+    port: int = sock.getsockname()[1]
+    return port
 
 
 def is_free(port: int) -> bool:
@@ -165,7 +182,8 @@ class Site:
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
-        self.port = free_port()
+        self._held = reserve_ports()
+        self.port = port_of(self._held[0])
         self.spool = folder / "spool"
         self.scripts = folder / "scripts"
         self.scripts.mkdir()
@@ -267,6 +285,8 @@ class Site:
             process.end()
         for pid in self.marked():
             os.kill(pid, signal.SIGKILL)
+        for sock in self._held:
+            sock.close()
         assert not left, f"left behind: {left}"
 
     def _left_behind(self) -> list[str]:

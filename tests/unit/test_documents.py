@@ -11,7 +11,7 @@ import pytest
 
 from peers.cli.main import _parser
 from peers.configuration import _VARIABLES
-from tests.live.harness import free_port
+from tests.live.harness import port_of, reserve_ports
 
 TOP = Path(__file__).parents[2]
 DOCUMENTS = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"]
@@ -101,13 +101,14 @@ def test_python_in_the_readme_runs(number: int, tmp_path: Path) -> None:
     assert len(blocks) == 2
     script = tmp_path / "script.py"
     script.write_text(blocks[number])
+    held = reserve_ports()
     (tmp_path / "some.md").write_text("to be or not to be to")
     environment = {name: value for name, value in os.environ.items() if "GRID_" not in name}
     environment |= {
         "PYTHONPATH": str(TOP),
         "HOME": str(tmp_path),
         "XDG_CONFIG_HOME": str(tmp_path / "config"),
-        "GRID_PORT": str(free_port()),
+        "GRID_PORT": str(port_of(held[0])),
         "GRID_SPOOL": str(tmp_path / "spool"),
     }
     ran = subprocess.run(
@@ -119,6 +120,8 @@ def test_python_in_the_readme_runs(number: int, tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
+    for sock in held:
+        sock.close()
     assert (ran.returncode, ran.stderr) == (0, "")
     assert ran.stdout.startswith(["3 to\n2 be\n", "Progress("][number])
 
