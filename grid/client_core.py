@@ -14,6 +14,7 @@ from grid.admission import wrong_with_told
 from grid.attempts import Attempts
 from grid.effects import (
     AdoptEstates,
+    CallServer,
     ClientEffect,
     Closed,
     CloseLink,
@@ -75,6 +76,7 @@ from grid.messages import (
     AskStatus,
     Assign,
     Beat,
+    CallBack,
     CancelTask,
     Claims,
     Drop,
@@ -479,6 +481,9 @@ class ClientCore:
                 self._do(self.election.redirected(message.address))
             case Claims():
                 self.holdings.claimed(message.records, now)
+            case CallBack():
+                if self.election.server is not None:
+                    self._do([CallServer(self.election.server, message.token)])
             case GoDown():
                 self._answered(AskDown())
                 self._do([GoDownNow()])

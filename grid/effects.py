@@ -238,6 +238,15 @@ class AdoptEstates:
 
 
 @dataclass(frozen=True, slots=True)
+class CallServer:
+    """Dial the followed server's port as ``answer`` with this token, and serve data over it: a
+    peer that cannot reach our data port waits there. If it fails that peer will notice."""
+
+    address: Address
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
 class GoDownNow:
     """Someone asked the grid to go down."""
 
@@ -273,6 +282,7 @@ ClientEffect = (
     | DropOutputs
     | DropOutput
     | AdoptEstates
+    | CallServer
     | GoDownNow
     | Closed
 )

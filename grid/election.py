@@ -48,7 +48,7 @@ from grid.events import (
     ProbeFailed,
     ReconnectFailed,
 )
-from grid.messages import NO_REIGN, Address, PeerRef, Reign, Welcome
+from grid.messages import NO_REIGN, Address, PeerRef, Reign, Successor, Welcome
 from grid.settings import Settings
 
 GRACE_SECONDS = 0.05
@@ -101,7 +101,7 @@ class Election:
         self.reign = NO_REIGN
         self.server: Address | None = None
         self.link: int | None = None
-        self.successors: tuple[str, ...] = ()
+        self.successors: tuple[Successor, ...] = ()
         self.members = 0
         self.deadline: float | None = None
         self._own = own
@@ -268,8 +268,9 @@ class Election:
     def _rank_seconds(self) -> float:
         """How long to leave the port to those who come before."""
         step = self.settings.rank_step_seconds
-        if self.peer in self.successors:
-            return self.successors.index(self.peer) * step
+        order = [successor.ref.peer for successor in self.successors]
+        if self.peer in order:
+            return order.index(self.peer) * step
         if self.successors or self.settings.hosts:
             return len(self.successors) * step + self._rng.uniform(0, step)
         return 0.0
@@ -367,7 +368,7 @@ class Election:
             return []
         return self._pause(AGAIN_SECONDS, now)
 
-    def told(self, reign: Reign, successors: tuple[str, ...], members: int) -> None:
+    def told(self, reign: Reign, successors: tuple[Successor, ...], members: int) -> None:
         """The followed server told its reign and the order of taking over."""
         self._follow(reign)
         self.successors = successors

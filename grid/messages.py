@@ -199,27 +199,60 @@ NOTHING_RIDING = Riding()
 # ------------------------------------------------------------------------------ greeting
 
 
+class Claim(Struct, frozen=True, array_like=True):
+    """A server, as it or a follower of it describes it to others: who, where to dial, its reign
+    and how many live members it has beside itself."""
+
+    peer: Name
+    address: Address
+    reign: Reign
+    followers: Count = 0
+
+
+class Successor(Struct, frozen=True, array_like=True):
+    """A peer that may take over, and where it would then be found: ``doors``, in order."""
+
+    ref: PeerRef
+    doors: tuple[Address, ...]
+
+
 class Hello(Struct, frozen=True, tag=True):
-    """The first frame of whoever dialled. ``intended`` is the address it meant to reach."""
+    """The first frame of whoever dialled. ``intended`` is the address it meant to reach.
+
+    ``role`` says what it wants: to join (``peer``, ``visitor``), to know who serves here
+    (``probe``), to fetch (``data``), to know whom a peer follows (``ask``, on its data port), to be
+    connected with the peer ``wanted`` (``relay``), or to be the other end of such a connection,
+    as told by ``CallBack`` (``answer``, with its ``token``). A probe by a server says which
+    (``claim``).
+    """
 
     protocol: Count
     grid: Name
     peer: Name
     name: Name
     python: tuple[Count, Count]
-    role: Literal["peer", "visitor", "probe", "data"]
+    role: Literal["peer", "visitor", "probe", "data", "ask", "relay", "answer"]
     intended: Address
     seen: Reign = NO_REIGN
+    claim: "Claim | None" = None
+    wanted: Name = ""
+    token: Name = ""
 
 
 class Welcome(Struct, frozen=True, tag=True):
-    """The answer. ``followers`` counts live members beside the serving process itself."""
+    """The answer. ``followers`` counts live members beside the serving process itself.
+
+    One who does not serve, but follows, says whom: ``follows`` is its server, which it heard from
+    ``heard_seconds`` ago, and ``reign`` is that server's.
+    """
 
     peer: Name
     name: Name
     python: tuple[Count, Count]
     reign: Reign = NO_REIGN
     followers: Count = 0
+    follows: "Claim | None" = None
+    heard_seconds: Seconds = 0.0
 
 
 class Refusal(Struct, frozen=True, tag=True):
@@ -267,6 +300,8 @@ class Join(Struct, frozen=True, tag=True):
     running: tuple[Running, ...]
     adopted: tuple[Name, ...] = ()
     returning: bool = False
+    doors: tuple[Address, ...] = ()
+    """Where this peer would be found if it served, in order."""
 
 
 class LedgerEntry(Struct, frozen=True, array_like=True):
@@ -386,18 +421,18 @@ class Printed(Struct, frozen=True, tag=True):
 
 
 class Joined(Struct, frozen=True, tag=True):
-    """You are a member. ``successors`` are peer ids in the order of taking over."""
+    """You are a member. ``successors`` are in the order of taking over."""
 
     reign: Reign
     server: PeerRef
-    successors: tuple[Name, ...]
+    successors: tuple[Successor, ...]
     members: Count
 
 
 class Successors(Struct, frozen=True, tag=True):
     """The order of taking over changed."""
 
-    successors: tuple[Name, ...]
+    successors: tuple[Successor, ...]
     members: Count
 
 
@@ -531,6 +566,13 @@ class Claims(Struct, frozen=True, tag=True):
     records: tuple[Name, ...]
 
 
+class CallBack(Struct, frozen=True, tag=True):
+    """Somebody who cannot reach this peer's data port waits at the server: dial the server's port,
+    greet it as ``answer`` with this token, and serve data over that connection."""
+
+    token: Name
+
+
 class GoDown(Struct, frozen=True, tag=True):
     """Someone asked the grid to go down: leave well if ``grid up`` started you."""
 
@@ -654,6 +696,7 @@ FromServer = (
     | Retain
     | Redirect
     | Claims
+    | CallBack
     | GoDown
     | Printed
     | Status

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from grid.messages import Held, Holding, Kind, Output, PeerRef, Running
+from grid.messages import Address, Held, Holding, Kind, Output, PeerRef, Running, Successor
 
 SUCCESSORS_MAX = 8
 """Enough that some survive together with a server, few enough to tell everyone."""
@@ -20,6 +20,8 @@ class Member:
     local: bool
     returning: bool = False
     """It was a member of an earlier reign."""
+    doors: tuple[Address, ...] = ()
+    """Where it would be found if it served."""
     assigned: dict[str, str] = field(default_factory=dict)
     held: dict[str, dict[Output, Holding]] = field(default_factory=dict)
     held_bytes: int = 0
@@ -105,14 +107,15 @@ class Roster:
     def slots(self) -> int:
         return sum(member.slots for member in self)
 
-    def successors(self) -> tuple[str, ...]:
+    def successors(self) -> tuple[Successor, ...]:
         """Who takes over, in order: the longest-lived first, spread over hosts."""
-        by_host: dict[str, list[str]] = {}
+        by_host: dict[str, list[Successor]] = {}
         for member in self:
             if member.serves and not member.local:
-                by_host.setdefault(member.ref.host, []).append(member.ref.peer)
+                successor = Successor(member.ref, member.doors)
+                by_host.setdefault(member.ref.host, []).append(successor)
         queues = list(by_host.values())
-        order: list[str] = []
+        order: list[Successor] = []
         while queues and len(order) < SUCCESSORS_MAX:
             order += [queue.pop(0) for queue in queues]
             queues = [queue for queue in queues if queue]

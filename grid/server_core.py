@@ -48,6 +48,7 @@ from grid.messages import (
     Redirect,
     Status,
     Submit,
+    Successor,
     Successors,
     TaskDone,
     TaskFailed,
@@ -73,7 +74,7 @@ class ServerCore:
         self.submissions = Submissions(self.state, self.dispatcher.owners, self.dispatcher.halt)
         self._detector = FailureDetector(settings.heartbeat_seconds, settings.silence_seconds)
         self._guests: dict[int, tuple[Hello, bool]] = {}
-        self._successors: tuple[str, ...] = ()
+        self._successors: tuple[Successor, ...] = ()
         self._followers = 0
         self._expected = 0
         self._settle_at = 0.0
@@ -230,7 +231,13 @@ class ServerCore:
             return  # over the same link, which no honest client does
         assert self.state.me is not None
         member = Member(
-            link, join.me, join.slots, join.serves, self._guests[link][1], join.returning
+            link,
+            join.me,
+            join.slots,
+            join.serves,
+            self._guests[link][1],
+            join.returning,
+            join.doors,
         )
         self.state.roster.add(member)
         if join.seen > self.state.reign:

@@ -174,6 +174,8 @@ class ClientThread(CoreThread):
                 self._in_background(lambda: void(self._store.drop_output(effect.output)))
             case fx.AdoptEstates():
                 self._in_background(self._adopt_estates)
+            case fx.CallServer():
+                pass
             case fx.GoDownNow():
                 self._users.go_down()
             case fx.Closed():

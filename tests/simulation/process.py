@@ -267,7 +267,7 @@ class Process:
                 self.auditor.rejected(self, effect.txn, Failure("bug", effect.message))
             case fx.ShowProgress():
                 self.auditor.progress(self, effect)
-            case fx.ShowPrinted() | fx.ShowStatus() | fx.GoDownNow():
+            case fx.ShowPrinted() | fx.ShowStatus() | fx.GoDownNow() | fx.CallServer():
                 pass
             case fx.Prepare():
                 self.shop.prepare(effect.assign)

@@ -11,6 +11,7 @@ from grid.messages import (
     PeerRef,
     RecordMeta,
     Reign,
+    Successor,
     Welcome,
 )
 
@@ -19,6 +20,11 @@ PORT = 11235
 
 def peer(name: str, host: str = "h") -> PeerRef:
     return PeerRef(name, name, host, Address(host, 1))
+
+
+def successors(*names: str) -> tuple[Successor, ...]:
+    """On one host: all with the same doors."""
+    return tuple(Successor(peer(name), (Address("h", PORT),)) for name in names)
 
 
 def meta(
@@ -52,4 +58,4 @@ def welcome(name: str, reign: Reign, followers: int = 0) -> Welcome:
 
 
 def join(name: str, *, host: str = "h", slots: int = 1, seen: Reign = NO_REIGN) -> Join:
-    return Join(peer(name, host), slots, True, seen, (), ())
+    return Join(peer(name, host), slots, True, seen, (), (), doors=(Address("h", PORT),))

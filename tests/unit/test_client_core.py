@@ -76,7 +76,7 @@ from grid.messages import (
     TaskReturned,
 )
 from grid.settings import Settings
-from tests.unit.cores import PORT, holding, meta, peer, welcome
+from tests.unit.cores import PORT, holding, meta, peer, successors, welcome
 
 SERVER = Address("h", PORT)
 SETTINGS = Settings(slots=1, port_span=1, orphan_hold_seconds=50.0)
@@ -114,7 +114,7 @@ class Desk:
         self.link += 1
         self.step(Connected(self.link, SERVER, greeting))
         said = self.said
-        self.hear(Joined(reign, peer("s"), ("x", "me"), 3))
+        self.hear(Joined(reign, peer("s"), successors("x", "me"), 3))
         return said
 
     def wait(self, seconds: float) -> list[ClientEffect]:

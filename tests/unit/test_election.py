@@ -31,7 +31,7 @@ from grid.events import (
 )
 from grid.messages import NO_REIGN, Address, Reign
 from grid.settings import Settings
-from tests.unit.cores import PORT, welcome
+from tests.unit.cores import PORT, successors, welcome
 
 SETTINGS = Settings()
 HERE = tuple(Address("h", port) for port in SETTINGS.ports)
@@ -111,7 +111,7 @@ def test_one_that_has_bound_but_not_begun_is_waited_for(election: Election) -> N
 
 def test_a_term_is_never_reigned_in_that_was_seen(election: Election) -> None:
     follow(election, Reign(4, "s"))
-    election.told(Reign(4, "s"), ("me",), 3)
+    election.told(Reign(4, "s"), successors("me"), 3)
     election.lost_server(10.0)
     assert nobody(election, 10.0) == [BindPort(PORT)]
     effects = election.port_bound(PortBound(PORT, FIRST), 10.0)
@@ -123,10 +123,10 @@ def test_a_reign_too_short_for_all_to_come_does_not_lower_how_many_are_missed(
     election: Election,
 ) -> None:
     follow(election, Reign(4, "s"))
-    election.told(Reign(4, "s"), ("x", "me"), 9)
+    election.told(Reign(4, "s"), successors("x", "me"), 9)
     election.lost_server(10.0)
     follow(election, Reign(5, "t"), 10.0)
-    election.told(Reign(5, "t"), ("me",), 2)
+    election.told(Reign(5, "t"), successors("me"), 2)
     election.lost_server(10.5)
     nobody(election, 10.5)
     assert election.port_bound(PortBound(PORT, FIRST), 10.5)[0] == Serve(election.reign, 7)
@@ -134,7 +134,7 @@ def test_a_reign_too_short_for_all_to_come_does_not_lower_how_many_are_missed(
 
 def test_successors_wait_for_their_turn(election: Election) -> None:
     follow(election, Reign(4, "s"))
-    election.told(Reign(4, "s"), ("a", "b", "me"), 4)
+    election.told(Reign(4, "s"), successors("a", "b", "me"), 4)
     election.lost_server(10.0)
     now, rounds = 10.0, 0
     while not any(isinstance(effect, BindPort) for effect in nobody(election, now)):
@@ -148,7 +148,7 @@ def test_successors_wait_for_their_turn(election: Election) -> None:
 
 def test_one_who_is_no_successor_comes_after_them_all(election: Election) -> None:
     follow(election, Reign(4, "s"))
-    election.told(Reign(4, "s"), ("a", "b"), 4)
+    election.told(Reign(4, "s"), successors("a", "b"), 4)
     election.lost_server(10.0)
     now = 10.0
     while not any(isinstance(effect, BindPort) for effect in nobody(election, now)):
@@ -236,7 +236,7 @@ def test_a_better_rival_that_cannot_be_joined_changes_nothing(election: Election
 
 def test_a_lonely_server_of_a_higher_term_takes_no_grid_away(election: Election) -> None:
     reign = serve(election)
-    election.told(reign, ("x",), 2)
+    election.told(reign, successors("x"), 2)
     lonely = welcome("b", Reign(99, "b"), followers=0)
     assert election.probe_answered(ProbeAnswered(HERE[2], lonely), 5.0) == []
     assert election.phase is Phase.SERVING

@@ -60,6 +60,7 @@ from grid.messages import (
 from grid.server_core import ServerCore
 from grid.server_state import ENTRIES_MAX
 from grid.settings import Settings
+from tests.unit.cores import successors
 from tests.unit.strategies import Chooser, values_of
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
@@ -305,7 +306,7 @@ class Followed:
         self.ends = 0
         self.step(ev.Started((WHERE,)))
         assert self.core.election.phase is Phase.FOLLOWING
-        self.say(Joined(REIGN, ref("server"), ("honest", "dead"), 3))
+        self.say(Joined(REIGN, ref("server"), successors("honest", "dead"), 3))
         self.step(ev.SubmitRequested("t1", META, "", {}, False, None))
 
     def step(self, event: Any) -> None:

@@ -42,7 +42,7 @@ from grid.messages import (
     TaskReturned,
 )
 from grid.settings import Settings
-from tests.unit.cores import everywhere, hello, holding, join, meta, peer
+from tests.unit.cores import everywhere, hello, holding, join, meta, peer, successors
 from tests.unit.table import REIGN, Table, done, finish, serve
 
 
@@ -58,7 +58,7 @@ def table() -> Iterator[Table]:
 
 def test_a_member_is_told_whose_reign_it_is(table: Table) -> None:
     said = table.join(join("a"))
-    assert said == {"a": [Joined(REIGN, peer("s"), ("a",), 1)]}
+    assert said == {"a": [Joined(REIGN, peer("s"), successors("a"), 1)]}
 
 
 def test_a_member_that_knows_a_higher_term_is_reported_to_the_client(table: Table) -> None:
