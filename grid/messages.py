@@ -261,6 +261,11 @@ class Refusal(Struct, frozen=True, tag=True):
     reason: Text
 
 
+class Paired(Struct, frozen=True, tag=True):
+    """To both ends of a relay, after the welcome: the other end is there. The TLS of this
+    connection ends here, both ways; the bytes that follow are the other end's."""
+
+
 # ------------------------------------------------------------------------------ both ways
 
 
@@ -656,7 +661,7 @@ class Absent(Struct, frozen=True, tag=True):
     failure: Failure | None = None
 
 
-Greeting = Hello | Welcome | Refusal
+Greeting = Hello | Welcome | Refusal | Paired
 
 FromClient = (
     Join

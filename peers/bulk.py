@@ -13,48 +13,32 @@ kept for the next fetch, and ``close`` wakes whoever waits.
 Does not check what is inside: segments carry checksums of their own. Does not retry elsewhere.
 """
 
-import socket
 import ssl
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from grid.errors import ProtocolError
-from grid.framing import (
-    FRAME_BYTES_MAX,
-    GREETING_BYTES_MAX,
-    HEADER_BYTES,
-    body_bytes,
-    decode,
-    encode,
-)
+from grid.framing import encode
 from grid.messages import (
-    PROTOCOL,
     Absent,
     Address,
     Failure,
     FetchItems,
     FetchRecord,
     FetchSegments,
-    Hello,
-    Message,
     Output,
     Parcel,
     PeerRef,
 )
-from peers.link import hang_up, open_filenos, tune
+from peers.reach import PIECE_BYTES, Line, Reach, read_exactly, read_frame, why
 from peers.security import Security
-from peers.transport import DialFailed, check_welcome, explain, far_end, verified_id
-
-PIECE_BYTES = 256 * 2**10
-"""What is written at once: large against a system call, small against a timeout."""
+from peers.transport import DialFailed
+from peers.whereabouts import Whereabouts
 
 PARCEL_BYTES_MAX = 2**33
 """More than any peer should ask for at once: a larger number is a mistake."""
 
-_CONNECT_SECONDS = 5.0  # at most, of a fetch's timeout
 _IDLE_SECONDS = 30.0  # shorter than the server's, so that it is us who hang up
 _IDLE_PER_HOLDER = 4
 
@@ -81,24 +65,17 @@ class Unreachable(OSError):
     """The holder could not be asked, or did not finish its answer."""
 
 
-@dataclass(eq=False)
-class _Line:
-    """One connection to one holder."""
-
-    sock: ssl.SSLSocket
-    idle_since: float = 0.0
-
-
 class BulkClient:
-    """Fetches from other peers. ``grid`` and ``name`` are what it says in its hello."""
+    """Fetches from other peers. ``grid`` and ``name`` are what it says in its hello;
+    ``whereabouts`` tell whether there is a server to go through (``peers/reach.py``)."""
 
-    def __init__(self, security: Security, grid: str, name: str) -> None:
-        self._security = security
-        self._grid = grid
-        self._name = name
+    def __init__(
+        self, security: Security, grid: str, name: str, whereabouts: Whereabouts | None = None
+    ) -> None:
+        self._reach = Reach(security, grid, name, whereabouts)
         self._lock = threading.Lock()
-        self._idle: dict[tuple[str, Address], list[_Line]] = {}
-        self._lines: dict[_Line, None] = {}  # all, idle or in use
+        self._idle: dict[tuple[str, Address], list[Line]] = {}
+        self._lines: dict[Line, None] = {}  # all, idle or in use
         self._closed = False
 
     def fetch(self, holder: PeerRef, request: Request, timeout: float) -> list[bytes]:
@@ -130,22 +107,23 @@ class BulkClient:
         for line in idle:
             self._discard(line)
         for line in busy:
-            wake(line.sock)
+            line.wake()
 
     def filenos(self) -> list[int]:
         """The open descriptors, for a forked child to close. Takes no lock."""
-        return open_filenos(*(line.sock for line in list(self._lines)))
+        return [fd for line in list(self._lines) for fd in line.filenos()]
 
-    def _ask(self, holder: PeerRef, line: _Line, request: Request, timeout: float) -> list[bytes]:
+    def _ask(self, holder: PeerRef, line: Line, request: Request, timeout: float) -> list[bytes]:
         try:
-            line.sock.settimeout(timeout)
-            line.sock.sendall(encode(request))
-            answer = read_frame(line.sock)
+            sock = line.tls
+            sock.settimeout(timeout)
+            sock.sendall(encode(request))
+            answer = read_frame(sock)
             match answer:
                 case Absent():
                     blobs = None
                 case Parcel():
-                    blobs = _read_blobs(line.sock, answer.sizes)
+                    blobs = _read_blobs(sock, answer.sizes)
                 case _:
                     raise ProtocolError(f"it answered with {type(answer).__name__}")
         except ProtocolError as error:
@@ -163,34 +141,19 @@ class BulkClient:
     def _unreachable(self, holder: PeerRef, error: Exception) -> Unreachable:
         if isinstance(error, Unreachable):
             return error
-        reason = explain(error)[1] if isinstance(error, OSError) else str(error)
-        return Unreachable(f"cannot fetch from {holder.name} at {holder.data}: {reason}")
+        return Unreachable(f"cannot fetch from {holder.name} at {holder.data}: {why(error)}")
 
     # -------------------------------------------------------------------- connections
 
-    def _connect(self, holder: PeerRef, timeout: float) -> _Line:
-        if self._closed:
-            raise self._unreachable(holder, OSError("this peer is closing"))
-        address = holder.data
-        seconds = min(timeout, _CONNECT_SECONDS)
-        try:
-            raw = socket.create_connection((address.host, address.port), seconds)
-        except ValueError as error:  # a host name that cannot even be encoded
-            raise self._unreachable(holder, OSError(f"{address} is no address")) from error
-        try:
-            tune(raw, 0)
-            sock = self._security.client_context.wrap_socket(raw, do_handshake_on_connect=False)
-        except BaseException:
-            raw.close()
-            raise
-        line = _Line(sock)
+    def _connect(self, holder: PeerRef, timeout: float) -> Line:
+        line = Line()
         with self._lock:
             self._lines[line] = None
-            late = self._closed
+            closed = self._closed
         try:
-            if late:
+            if closed:
                 raise ConnectionAbortedError("this peer is closing")
-            self._introduce(sock, holder)
+            self._reach.connect(line, holder, timeout)
         except (ProtocolError, DialFailed) as error:
             self._discard(line)
             raise self._unreachable(holder, error) from error
@@ -199,24 +162,7 @@ class BulkClient:
             raise
         return line
 
-    def _introduce(self, sock: ssl.SSLSocket, holder: PeerRef) -> None:
-        sock.do_handshake()
-        remote = verified_id(sock)
-        if remote != holder.peer:
-            raise Unreachable(f"at {holder.data} there is now another peer than {holder.name}")
-        hello = Hello(
-            protocol=PROTOCOL,
-            grid=self._grid,
-            peer=self._security.peer_id,
-            name=self._name,
-            python=sys.version_info[:2],
-            role="data",
-            intended=holder.data,
-        )
-        sock.sendall(encode(hello))
-        check_welcome(read_frame(sock, GREETING_BYTES_MAX), remote, far_end(sock))
-
-    def _kept(self, holder: PeerRef) -> _Line | None:
+    def _kept(self, holder: PeerRef) -> Line | None:
         """An idle connection to this holder, after closing all that idled too long."""
         with self._lock:
             stale = self._take_stale(time.monotonic() - _IDLE_SECONDS)
@@ -226,8 +172,8 @@ class BulkClient:
             self._discard(old)
         return line
 
-    def _take_stale(self, before: float) -> list[_Line]:
-        stale: list[_Line] = []
+    def _take_stale(self, before: float) -> list[Line]:
+        stale: list[Line] = []
         for key, lines in list(self._idle.items()):
             stale += [line for line in lines if line.idle_since < before]
             self._idle[key] = [line for line in lines if line.idle_since >= before]
@@ -235,7 +181,7 @@ class BulkClient:
                 del self._idle[key]
         return stale
 
-    def _keep(self, holder: PeerRef, line: _Line) -> None:
+    def _keep(self, holder: PeerRef, line: Line) -> None:
         line.idle_since = time.monotonic()
         with self._lock:
             lines = self._idle.setdefault((holder.peer, holder.data), [])
@@ -245,38 +191,13 @@ class BulkClient:
         if not keeps:
             self._discard(line)
 
-    def _discard(self, line: _Line) -> None:
+    def _discard(self, line: Line) -> None:
         with self._lock:
             self._lines.pop(line, None)
-        hang_up(line.sock)
+        line.close()
 
 
 # ------------------------------------------------------------------------------ on the wire
-
-
-def read_frame(sock: ssl.SSLSocket, frame_bytes_max: int = FRAME_BYTES_MAX) -> Message:
-    """Read one message from a blocking socket, and not a byte more."""
-    header = read_exactly(sock, HEADER_BYTES)
-    return decode(read_exactly(sock, body_bytes(header, frame_bytes_max)))
-
-
-def read_exactly(sock: ssl.SSLSocket, size: int) -> bytes:
-    """Read ``size`` bytes. Raises ``ConnectionResetError`` if they end early."""
-    data = sock.recv(min(size, PIECE_BYTES)) if size else b""
-    if len(data) == size:
-        return data
-    if not data:
-        raise ConnectionResetError("the connection was closed")
-    buffer = bytearray(size)
-    buffer[: len(data)] = data
-    got = len(data)
-    with memoryview(buffer) as view:
-        while got < size:
-            count = sock.recv_into(view[got : got + PIECE_BYTES])
-            if not count:
-                raise ConnectionResetError(f"the connection was closed after {got} of {size} bytes")
-            got += count
-    return bytes(buffer)
 
 
 def _read_blobs(sock: ssl.SSLSocket, sizes: tuple[int, ...]) -> list[bytes]:
@@ -303,14 +224,3 @@ def pieces(blobs: Sequence[Blob]) -> Iterator[Blob]:
             yield flat[start : start + PIECE_BYTES]
     if size:
         yield b"".join(together)
-
-
-def wake(sock: socket.socket) -> None:
-    """End the connection under a thread that is using it; that thread then closes the socket.
-
-    Closing it here could hand its descriptor's number to another before that thread notices.
-    """
-    try:
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
-    except OSError:
-        pass  # gone already

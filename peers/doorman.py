@@ -22,6 +22,7 @@ import socket
 import ssl
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from grid.errors import ProtocolError
@@ -105,6 +106,7 @@ class Doorman:
         self._handshake_seconds = handshake_seconds
         self._host_silence_seconds = host_silence_seconds
         self._pending: dict[asyncio.Task[bool], ssl.SSLSocket] = {}
+        self._brought: deque[socket.socket] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
 
@@ -136,10 +138,21 @@ class Doorman:
         if self._thread is not threading.current_thread():
             self._thread.join()
 
+    def bring(self, raw: socket.socket) -> None:
+        """Answer one who came another way, as if it had knocked. ``raw`` belongs to the doorman
+        from now on. For any thread."""
+        self._brought.append(raw)
+        try:
+            self.loop.call_soon_threadsafe(self._let_brought_wait)
+        except RuntimeError:  # the loop is closed: stopped before
+            self._turn_brought_away()
+
     def filenos(self) -> list[int]:
         """The open descriptors, for a forked child to close. Takes no lock."""
         own = loop_filenos(self._loop) if self._loop is not None else []
-        return own + open_filenos(*self._listeners, *list(self._pending.values()))
+        return own + open_filenos(
+            *self._listeners, *list(self._pending.values()), *list(self._brought)
+        )
 
     # -------------------------------------------------------------------- on its thread
 
@@ -159,6 +172,15 @@ class Doorman:
             if left:
                 loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             loop.close()
+            self._turn_brought_away()
+
+    def _let_brought_wait(self) -> None:
+        while self._brought:
+            self._let_wait(self._brought.popleft())
+
+    def _turn_brought_away(self) -> None:
+        while self._brought:
+            hang_up(self._brought.popleft())
 
     def _close_listeners(self) -> None:
         for listener in self._listeners:

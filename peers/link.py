@@ -282,16 +282,17 @@ def tune(sock: socket.socket, host_silence_seconds: float) -> None:
     """Send at once, and let the kernel notice a dead host within ``host_silence_seconds``.
 
     The kernel answers for a busy process. It gives up on one whose receive buffer stays full that
-    long, too, so bulk data, where a slow reader is no sign of death, goes without (0 seconds).
+    long, too, so bulk data, where a slow reader is no sign of death, goes without (0 seconds):
+    then only a host that answers nothing at all is given up, in a minute or two.
     """
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if host_silence_seconds <= 0:
-        return
+    half = max(1, round(host_silence_seconds / 2))
+    idle, pause, count = (half, 1, half) if host_silence_seconds > 0 else (40, 10, 5)
     for option, value in (
-        ("TCP_KEEPIDLE", max(1, round(host_silence_seconds / 2))),
-        ("TCP_KEEPINTVL", 1),
-        ("TCP_KEEPCNT", max(1, round(host_silence_seconds / 2))),
+        ("TCP_KEEPIDLE", idle),
+        ("TCP_KEEPINTVL", pause),
+        ("TCP_KEEPCNT", count),
         ("TCP_USER_TIMEOUT", round(host_silence_seconds * 1000)),
     ):
         if hasattr(socket, option):  # Linux has all four

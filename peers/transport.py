@@ -5,10 +5,14 @@ are what ``peers/doorman.py`` uses for the way in. A socket stays an ``SSLSocket
 block; each TLS call is simply tried again when its descriptor is ready, so a connection is tied to
 no loop and can be handed to another when the greeting is over.
 
+A server that cannot be dialled may be reached *through* a peer: that peer's data port is greeted as
+``relay``, the TLS with it is ended again, and over the plain connection that is left, whose other
+end is now the server's, the server is greeted as if it had been dialled (``peers/relay.py``).
+
 Promises: nothing of a remote is interpreted before both certificates are verified; the id a remote
 claims is the fingerprint of its certificate. ``dial`` returns a connection or raises
 ``DialFailed``, in bounded time, and leaves no socket behind. A stall of this process is not taken
-for silence of the remote.
+for silence of the remote. Whom a connection leads through sees only what is encrypted.
 
 Does not decide what a failure means, retry, or check who may be a member: cores do.
 """
@@ -21,9 +25,11 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+from msgspec import structs
+
 from grid.errors import ProtocolError
 from grid.framing import FRAME_BYTES_MAX, GREETING_BYTES_MAX, Decoder, encode
-from grid.messages import Address, Hello, Message, Refusal, Welcome
+from grid.messages import Address, Hello, Message, Paired, PeerRef, Refusal, Welcome
 from peers.link import Connection, hang_up, tune
 from peers.security import Security, fingerprint
 
@@ -35,6 +41,10 @@ _VERIFICATION_ALERTS = ("UNKNOWN_CA", "CERTIFICATE", "DECRYPT_ERROR", "ACCESS_DE
 _STALL_SECONDS = 0.1  # a timer this late means that we slept, not the remote
 _STALLS_FORGIVEN = 3
 _READ_BYTES = 16 * 2**10
+
+PAIRING_SECONDS = 7.0
+"""How long to wait for the other end of a relay: longer than whoever pairs us waits for it, so
+that its reason reaches us."""
 
 
 class DialFailed(Exception):
@@ -62,14 +72,25 @@ async def dial(
     timeout: float,
     *,
     host_silence_seconds: float = 2.0,
+    wanted: str = "",
+    through: PeerRef | None = None,
 ) -> Connection:
-    """Connect, verify and greet within ``timeout`` seconds, or raise ``DialFailed``."""
+    """Connect, verify and greet within ``timeout`` seconds, or raise ``DialFailed``.
+
+    Only the peer ``wanted`` is greeted, if one is named. With ``through``, which follows
+    ``wanted``, that peer is dialled instead of ``address``; greeting it may take ``timeout`` too.
+    """
     try:
+        raw = None
+        if through is not None:
+            raw = await dial_through(
+                through, security, hello, timeout, wanted, host_silence_seconds
+            )
         async with Patience(timeout):
-            raw = await _connect(address, timeout)
+            raw = raw or await connect(address, timeout)
             tls = _wrapped(raw, security, host_silence_seconds)
             try:
-                return await _introduce(tls, hello)
+                return await _introduce(tls, hello, wanted)
             except BaseException:
                 hang_up(tls)
                 raise
@@ -118,8 +139,8 @@ def explain(error: OSError) -> tuple[FailureKind, str]:
 # ------------------------------------------------------------------------------ steps of a greeting
 
 
-async def _connect(address: Address, seconds: float) -> socket.socket:
-    """Try every address of the host in turn; raise the most telling failure."""
+async def connect(address: Address, seconds: float) -> socket.socket:
+    """Try every address of the host in turn; raise the most telling failure (``OSError``)."""
     loop = asyncio.get_running_loop()
     found = await _resolve(address)
     failures: list[OSError] = []
@@ -163,9 +184,72 @@ def _wrapped(raw: socket.socket, security: Security, host_silence_seconds: float
         raise
 
 
-async def _introduce(tls: ssl.SSLSocket, hello: Hello) -> Connection:
+async def dial_through(
+    through: PeerRef,
+    security: Security,
+    hello: Hello,
+    timeout: float,
+    wanted: str,
+    host_silence_seconds: float,
+) -> socket.socket:
+    """A plain connection whose far end is the server ``wanted``, by way of a peer that follows it.
+
+    Raises ``DialFailed``, ``ProtocolError`` or ``OSError``.
+    """
+    asking = structs.replace(
+        hello, role="relay", intended=through.data, wanted=wanted, claim=None, token=""
+    )
+    connection = await dial(
+        through.data,
+        security,
+        asking,
+        timeout,
+        host_silence_seconds=host_silence_seconds,
+        wanted=through.peer,
+    )
+    try:
+        return await part(connection)
+    except BaseException:
+        connection.close()
+        raise
+
+
+async def part(connection: Connection) -> socket.socket:
+    """At one end of a relay: wait for the other and end the TLS; return the plain socket.
+
+    Raises ``DialFailed``, ``ProtocolError`` or ``OSError``; the connection is then still open.
+    """
+    async with Patience(PAIRING_SECONDS):
+        check_paired(await read_message(connection.sock, connection.decoder))
+        if connection.decoder.unread_bytes:
+            raise ProtocolError(f"{connection.far} said more after its TLS had to end")
+        return await end_tls(connection.sock)
+
+
+def check_paired(answer: Message) -> None:
+    """Raise ``DialFailed`` if a relay did not come about, ``ProtocolError`` for anything else."""
+    if isinstance(answer, Refusal):
+        raise DialFailed("unreachable", answer.reason)
+    if not isinstance(answer, Paired):
+        raise ProtocolError(f"it answered a relay with {type(answer).__name__}")
+
+
+async def end_tls(tls: ssl.SSLSocket) -> socket.socket:
+    """End the TLS of a connection, both ways; return the plain socket that was beneath it.
+
+    OpenSSL reads one record at a time, so what the far end sends plainly is still unread.
+    """
+    await retry(tls, tls.unwrap)
+    raw = socket.socket(fileno=tls.detach())
+    raw.setblocking(False)
+    return raw
+
+
+async def _introduce(tls: ssl.SSLSocket, hello: Hello, wanted: str) -> Connection:
     await retry(tls, tls.do_handshake)
     remote = verified_id(tls)
+    if wanted and remote != wanted:
+        raise ProtocolError("there is now another peer than the one expected")
     await write_message(tls, hello)
     decoder = Decoder(GREETING_BYTES_MAX)
     # The remote's verdict on our certificate arrives here, at our first read (TLS 1.3).

@@ -30,7 +30,7 @@ from grid.messages import (
     Refusal,
     Welcome,
 )
-from peers import bulk
+from peers import bulk, reach
 from peers.bulk import Blob, BulkClient, NotHere, Unreachable, pieces
 from peers.bulk_server import BulkServer
 from peers.doorman import bind
@@ -244,7 +244,7 @@ def test_another_key_gets_nothing(holder: Security) -> None:
 def test_another_grid_version_is_told_so(
     holder: Security, asker: Security, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bulk, "PROTOCOL", PROTOCOL + 1)
+    monkeypatch.setattr(reach, "PROTOCOL", PROTOCOL + 1)
     with _pair(holder, asker) as pair, pytest.raises(Unreachable, match="same version"):
         pair.items(1)
 
@@ -458,4 +458,4 @@ def test_pieces_are_the_parcel_and_never_large(sizes: list[int]) -> None:
     blobs = [_BIG[:size] for size in sizes]
     written = list(pieces(blobs))
     assert b"".join(written) == encode(Parcel(tuple(map(len, blobs)))) + b"".join(blobs)
-    assert all(0 < len(piece) <= bulk.PIECE_BYTES for piece in written)
+    assert all(0 < len(piece) <= reach.PIECE_BYTES for piece in written)
