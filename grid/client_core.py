@@ -32,6 +32,8 @@ from grid.effects import (
 )
 from grid.election import Election, Phase
 from grid.events import (
+    AskAnswered,
+    AskFailed,
     CancelRequested,
     CandidatesResolved,
     ClientEvent,
@@ -57,6 +59,7 @@ from grid.events import (
     ResultMissing,
     ResultRequested,
     ResultUnkept,
+    RivalHeard,
     Started,
     StatusRequested,
     SubmitRequested,
@@ -69,6 +72,7 @@ from grid.failure_detector import FailureDetector
 from grid.holdings import Holdings
 from grid.messages import (
     Accepted,
+    Address,
     Adopt,
     Announce,
     AskClaims,
@@ -124,7 +128,10 @@ CLAIM_PERIODS = 10
 
 
 class ClientCore:
-    """Everything that one peer's client decides. ``own`` and ``strict``: see ``Election``."""
+    """Everything that one peer's client decides. ``own`` and ``strict``: see ``Election``.
+
+    ``doors`` are where this peer would be found if it served.
+    """
 
     def __init__(
         self,
@@ -134,9 +141,11 @@ class ClientCore:
         *,
         own: tuple[str, ...],
         strict: bool,
+        doors: tuple[Address, ...] = (),
     ) -> None:
         self.settings = settings
         self.me = me
+        self._doors = doors
         self.election = Election(settings, me.peer, own, strict, rng)
         self.ownership = Ownership()
         self.attempts = Attempts(me.peer, settings.slots)
@@ -189,15 +198,21 @@ class ClientCore:
     def _on(self, event: ClientEvent, now: float) -> None:  # noqa: C901 - one row an event
         match event:
             case Started():
-                self._do(self.election.start(event.candidates, now))
+                self._do(self.election.start(event, now))
             case CandidatesResolved():
-                self._do(self.election.resolved(event.candidates))
+                self._do(self.election.resolved(event))
             case DeadlineReached():
                 pass  # every step looks at the clock
             case ProbeAnswered():
                 self._do(self.election.probe_answered(event, now))
             case ProbeFailed():
                 self._do(self.election.probe_failed(event, now))
+            case AskAnswered():
+                self._do(self.election.ask_answered(event, now))
+            case AskFailed():
+                self._do(self.election.ask_failed(event, now))
+            case RivalHeard():
+                self._do(self.election.rival_heard(event))
             case Connected():
                 self._on_connected(event, now)
             case ReconnectFailed():
@@ -275,6 +290,7 @@ class ClientCore:
                 adopted=tuple(self._adopted),
                 returning=self.election.members > 0
                 and (self.election.serving or former.id != self.election.reign.id),
+                doors=self._doors,
             ),
             *self.ownership.resubmissions(),
             *self._questions,
@@ -440,14 +456,15 @@ class ClientCore:
                 self.election.members = message.members
             case Joined():
                 self._server = message.server
-                self.election.told(message.reign, message.successors, message.members)
+                self._do(self.election.told(message.reign, message.successors, message.members))
                 self._do([self.election.role(message.server)])
                 self._adopt_soon(now)
             case Successors():
-                self.election.told(self.election.reign, message.successors, message.members)
+                reign = self.election.reign
+                self._do(self.election.told(reign, message.successors, message.members))
             case NewReign():
                 election = self.election
-                election.told(message.reign, election.successors, election.members)
+                self._do(election.told(message.reign, election.successors, election.members))
                 self._do([election.role(self._server)])
             case PeerGone():
                 self._adopt_soon(now)

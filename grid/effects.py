@@ -9,6 +9,7 @@ from grid.errors import CannotJoin
 from grid.messages import (
     Address,
     Assign,
+    Claim,
     Failure,
     Holding,
     Kind,
@@ -44,9 +45,18 @@ class CloseLink:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Greet every address at once: ``ProbeAnswered`` or ``ProbeFailed`` for each of them."""
+    """Greet every address at once: ``ProbeAnswered`` or ``ProbeFailed`` for each of them. A server
+    that looks for rivals says who it is (``claim``)."""
 
     addresses: tuple[Address, ...]
+    claim: Claim | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask these peers at once whom they follow: ``AskAnswered`` or ``AskFailed`` for each."""
+
+    peers: tuple[PeerRef, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +68,16 @@ class Resolve:
 class Reconnect:
     """Dial until greeted, at most so often and so long; a refused connection is not tried again.
 
-    Ends as ``Connected`` or ``ReconnectFailed``.
+    ``through`` is a peer that reaches this server, the peer ``wanted``, where we do not: then its
+    data port is dialled, and what is said to the server passes there, encrypted end to end. Ends
+    as ``Connected`` or ``ReconnectFailed``.
     """
 
     address: Address
     attempts: int
     seconds: float
+    through: PeerRef | None = None
+    wanted: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,19 @@ class BindPort:
     """Bind and listen on all own addresses of one port, or none: ``PortBound``/``PortTaken``."""
 
     port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Tell the server thread: answer greetings on the bound port with whom this peer follows, so
+    that who knows only this host finds the grid. Told again when that changes."""
+
+    claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Unpoint:
+    """Tell the server thread: free the port that was bound to point from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +130,14 @@ class RoleChanged:
     reign: Reign
     address: Address | None
     server: PeerRef | None
+
+
+@dataclass(frozen=True, slots=True)
+class Warn:
+    """Something a user should know for as long as it lasts; without text it is over."""
+
+    kind: Literal["alone", "names"]
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +297,15 @@ ClientEffect = (
     | Probe
     | Resolve
     | Reconnect
+    | Ask
     | BindPort
+    | Point
+    | Unpoint
     | Serve
     | ConnectOwnServer
     | StopServing
     | RoleChanged
+    | Warn
     | GiveUp
     | AdoptRecord
     | FetchResult

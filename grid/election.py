@@ -1,11 +1,13 @@
-"""Who serves: seek, grab, rivals. The part of a client that decides whom to follow.
+"""Who serves: seek, ask, grab, rivals. The part of a client that decides whom to follow.
 
 There is no vote. The well-known port is the lock: whoever binds it serves, everyone else joins.
 ``Election`` is told what probes, dials and binds came to and says what to do next::
 
     phase       what it waits for                 what ends it
     ---------   -------------------------------   ------------------------------------------------
-    seeking     answers of all candidates         a server answered -> joining; none -> waiting
+    seeking     answers of all candidates         a server answered -> joining; none -> asking, if
+                                                  the lost server may live; else waiting
+    asking      what the others follow            one hears its server -> joining, through that one
     waiting     its turn among the successors     seeks now and then; its turn come -> binding
     binding     the port                          bound -> serving; taken -> seeking, or next port
     joining     a greeted link                    connected -> following; failed -> seeking
@@ -17,9 +19,19 @@ A port is passed over only if what holds it did not answer as a server of this g
 process, a stranger, another grid. A port that was free when sought and is taken when bound was
 grabbed by a peer a moment ago: seek again and join it.
 
+A server that is lost, and whose place does not say that nobody listens there, may only be out of
+*our* reach: then its successors are asked whether they hear it. Who does passes us on to it; we
+never grab over such a vouch.
+
 Rivals compare by (has live followers beside itself, term, reign id) and never by a place in a
-list, because lists differ. A server abdicates only to one that has accepted it. Source: the
-well-known-port election drawn in mincemeat.py's README, with terms as in Raft (Ongaro 2014).
+list, because lists differ. A server abdicates only to one that has accepted it. It looks wherever
+a server of this grid may be, and says who it is, so it is enough that one of two finds the other.
+
+On each host, one of those who follow a server elsewhere binds the free port as a *signpost*, so
+that a newcomer finds the grid whichever of its hosts it knows.
+
+Source: the well-known-port election drawn in mincemeat.py's README, with terms as in Raft (Ongaro
+2014).
 """
 
 import random
@@ -27,32 +39,54 @@ from enum import Enum
 
 from grid.admission import implausible
 from grid.effects import (
+    Ask,
     BindPort,
     ClientEffect,
     CloseLink,
     ConnectOwnServer,
     GiveUp,
+    Point,
     Probe,
     Reconnect,
     Resolve,
     RoleChanged,
     Serve,
     StopServing,
+    Unpoint,
+    Warn,
 )
-from grid.errors import CannotJoin, Refused, WrongKey
+from grid.errors import CannotJoin
 from grid.events import (
+    AskAnswered,
+    AskFailed,
+    CandidatesResolved,
     Connected,
     PortBound,
     PortTaken,
     ProbeAnswered,
     ProbeFailed,
     ReconnectFailed,
+    RivalHeard,
+    Started,
 )
-from grid.messages import NO_REIGN, Address, PeerRef, Reign, Successor, Welcome
+from grid.messages import NO_REIGN, Address, Claim, PeerRef, Reign, Successor
+from grid.places import Places
+from grid.search import Search, Vouch, claim
 from grid.settings import Settings
 
 GRACE_SECONDS = 0.05
 """How long the answers of other candidates are awaited once one server has answered."""
+
+DOUBT_SECONDS = 0.15
+"""How long the host of a lost server, and hosts that were silent before, are awaited once all
+others have answered. Not so on this very host: there a port may be bound only after it has shown
+that it is frozen."""
+
+ASK_SECONDS = 0.25
+"""How long the last roster's peers may take to say whom they follow. The dead do not answer."""
+
+VOUCH_HEARTBEATS = 1.5
+"""A vouch is good if its server was heard from within so many heartbeats: one, and its way."""
 
 AGAIN_SECONDS = 0.05
 """Pause before seeking again when someone else is just now becoming server."""
@@ -61,6 +95,9 @@ PATIENCE_SECONDS = (0.02, 0.5)
 """First and longest pause between two rounds of seeking, each twice the one before: a successor
 takes over within some milliseconds, and a grid that stays away is not to be pestered."""
 
+RESOLVE_SECONDS = 1.0
+"""How often names are looked up while nobody is found."""
+
 WIDE_SPAN = 16
 """Ports tried by a peer with its user's own key when other users' grids hold the first ones."""
 
@@ -68,20 +105,19 @@ JOIN_ATTEMPTS = 3
 JOIN_SECONDS = 2.0
 """A server that greeted a probe and then cannot be joined this often is not one to wait for."""
 
+POINT_SECONDS = 1.0
+"""How long a server is followed before this peer becomes a signpost to it."""
+
 
 class Phase(Enum):
     SEEKING = "seeking"
+    ASKING = "asking"
     WAITING = "waiting"
     BINDING = "binding"
     JOINING = "joining"
     FOLLOWING = "following"
     SERVING = "serving"
     CLOSED = "closed"
-
-
-def claim(followers: int, reign: Reign) -> tuple[bool, int, str]:
-    """Return what rivals compare: the greater one keeps the grid."""
-    return (followers > 0, reign.term, reign.id)
 
 
 class Election:
@@ -101,20 +137,18 @@ class Election:
         self.reign = NO_REIGN
         self.server: Address | None = None
         self.link: int | None = None
-        self.successors: tuple[Successor, ...] = ()
         self.members = 0
         self.deadline: float | None = None
-        self._own = own
         self._strict = strict
         self._rng = rng
-        self._ports = settings.ports
-        self._candidates: tuple[Address, ...] = ()
-        self._pending: set[Address] = set()
-        self._servers: dict[Address, Welcome] = {}
-        self._failures: dict[Address, ProbeFailed] = {}
-        self._told: dict[Address, ProbeFailed] = {}
-        """The last failure at each address, of earlier rounds too: for people."""
+        self._places = Places(settings, peer, own, settings.ports)
+        self._search = Search(peer)
+        self._asked: dict[str, PeerRef] = {}
+        self._live: set[str] | None = None
+        """The successors that answered when asked; None if nobody was asked."""
+        self._lost: Address | None = None
         self._grab_at: float | None = None
+        self._resolve_at = 0.0
         self._pause_seconds = PATIENCE_SECONDS[0]
         self._followed_at = 0.0
         self._missing = 0
@@ -122,6 +156,9 @@ class Election:
         self._born: float | None = None
         self._bound: Address | None = None
         self._rival: Address | None = None
+        self._pointing = False
+        self._server_peer = ""
+        self._warned: dict[str, str] = {}
 
     # -- what others ask ---------------------------------------------------------------
 
@@ -134,20 +171,25 @@ class Election:
     def serving(self) -> bool:
         return self._bound is not None
 
+    @property
+    def successors(self) -> tuple[Successor, ...]:
+        return self._places.successors
+
     # -- seeking -----------------------------------------------------------------------
 
-    def start(self, candidates: tuple[Address, ...], now: float) -> list[ClientEffect]:
+    def start(self, event: Started, now: float) -> list[ClientEffect]:
         self._born = now
-        self._candidates = candidates
-        return [self._role(), *self.seek(now)]
+        self._places.found(event.candidates, event.own)
+        return [self._role(), *self._warn("names", "; ".join(event.unknown)), *self.seek(now)]
 
-    def resolved(self, candidates: tuple[Address, ...]) -> list[ClientEffect]:
-        self._candidates = candidates
-        return []
+    def resolved(self, event: CandidatesResolved) -> list[ClientEffect]:
+        self._places.found(event.candidates, event.own)
+        return self._warn("names", "; ".join(event.unknown))
 
     def lost_server(self, now: float) -> list[ClientEffect]:
         """The link to the followed server is gone, or it is silent."""
         self.link = None
+        self._lost = self.server
         self._take_heart()
         self._count_missing(now)
         effects: list[ClientEffect] = []
@@ -155,7 +197,7 @@ class Election:
             self._bound = None
             effects.append(StopServing(None))
         self.phase = Phase.SEEKING
-        return [*effects, self._role(), *self.seek(now)]
+        return [*effects, *self._unpoint(), self._role(), *self.seek(now)]
 
     def _count_missing(self, now: float) -> None:
         """How many should come back to the next server. A reign too short for all to have joined
@@ -166,134 +208,208 @@ class Election:
     def _take_heart(self) -> None:
         """Begin to seek afresh: quickly at first, and with one's turn still to come."""
         self._grab_at = None
+        self._live = None
         self._pause_seconds = PATIENCE_SECONDS[0]
 
     def seek(self, now: float) -> list[ClientEffect]:
-        """Greet every candidate, and one's own ports, at once."""
+        """Greet every place where a server may be, at once."""
         self.phase = Phase.SEEKING
         self.deadline = None
-        own = tuple(Address(host, port) for port in self._ports for host in self._own)
-        addresses = tuple(dict.fromkeys(self._candidates + own))
-        self._pending = set(addresses)
-        self._servers.clear()
-        self._failures.clear()
+        addresses = self._places.to_seek()
+        doubted = set(self._search.silent_hosts())
+        if self._lost is not None:
+            doubted.add(self._lost.host)
+        doubted.difference_update(self._places.hosts)
+        self._search.begin(addresses, frozenset(doubted))
         if addresses:
             return [Probe(addresses)]
         return self._nobody(now)
 
     def probe_answered(self, event: ProbeAnswered, now: float) -> list[ClientEffect]:
         if self.phase is Phase.SERVING:
-            return self._meet_rival(event)
-        if self.phase is not Phase.SEEKING or event.address not in self._pending:
+            welcome = event.welcome
+            theirs = Claim(welcome.peer, event.address, welcome.reign, welcome.followers)
+            return self._meet_rival(welcome.follows or theirs)
+        if self.phase not in (Phase.SEEKING, Phase.ASKING):
             return []
-        wrong = implausible(event.welcome.reign, self.seen)
-        if wrong:
-            return self.probe_failed(ProbeFailed(event.address, "stranger", wrong), now)
-        self._pending.discard(event.address)
-        if event.welcome.peer != self.peer:
-            self._servers[event.address] = event.welcome
-        if not self._pending:
-            return self._sought(now)
-        if self._best() is not None:
-            self.deadline = now + GRACE_SECONDS
-        return []
+        if event.address not in self._search.pending:
+            return []
+        further = self._search.answered(
+            event.address, event.welcome, self.seen, self._fresh_seconds()
+        )
+        if further is not None:
+            return [Probe((further,))]
+        return self._weigh(now)
 
     def probe_failed(self, event: ProbeFailed, now: float) -> list[ClientEffect]:
-        if self.phase is not Phase.SEEKING or event.address not in self._pending:
+        if self.phase is Phase.SERVING:
+            self._search.told[event.address] = event
             return []
-        self._pending.discard(event.address)
-        self._failures[event.address] = self._told[event.address] = event
-        return [] if self._pending else self._sought(now)
+        if self.phase not in (Phase.SEEKING, Phase.ASKING):
+            return []
+        if event.address not in self._search.pending:
+            return []
+        self._search.failed(event)
+        return self._weigh(now)
 
-    def _best(self) -> Address | None:
-        """The best server that answered. One that has bound but not begun does not count."""
-        serving = [a for a, w in self._servers.items() if w.reign.term]
-        if not serving:
-            return None
-        return max(serving, key=lambda a: claim(self._servers[a].followers, self._servers[a].reign))
+    def _weigh(self, now: float) -> list[ClientEffect]:
+        """One more place has told: is that enough to go on?"""
+        search = self._search
+        if self.phase is Phase.ASKING:
+            best = search.best()
+            if best is not None:
+                return self._join(best)
+            return [] if search.pending else self._follow_vouch()
+        if not search.pending:
+            return self._sought(now)
+        if search.best() is not None:
+            self.deadline = now + GRACE_SECONDS
+        elif search.only_doubtful and self.deadline is None:
+            self.deadline = now + DOUBT_SECONDS
+        return []
 
     def _sought(self, now: float) -> list[ClientEffect]:
-        best = self._best()
+        search = self._search
+        best = search.best()
         if best is not None:
             return self._join(best)
-        if self._servers:
+        if search.servers:
             return self._pause(AGAIN_SECONDS, now)
         if not self._ever_joined:
-            error = self._hopeless()
+            error = search.hopeless(self._strict)
             if error is not None:
                 return [GiveUp(error)]
         if self._widen():
             return self.seek(now)
-        return self._nobody(now)
+        through = self._follow_vouch()
+        if through:
+            return through
+        return self._ask(now) or self._nobody(now)
 
     def _widen(self) -> bool:
         """With one's user's own key, another user's grid on the port is no error: look further."""
-        foreign = any(f.kind == "wrong_key" for f in self._failures.values())
-        if self._strict or not foreign or len(self._ports) >= WIDE_SPAN:
+        ports = self._places.ports
+        if self._strict or not self._search.foreign or len(ports) >= WIDE_SPAN:
             return False
-        first = self.settings.port
-        self._ports = range(first, min(first + WIDE_SPAN, 65536))
+        self._places.ports = range(ports.start, min(ports.start + WIDE_SPAN, 65536))
         return True
-
-    def _hopeless(self) -> CannotJoin | None:
-        """Another grid on the port is an error for whoever was told to use this key."""
-        for failure in self._failures.values():
-            if failure.kind == "wrong_key" and self._strict:
-                return WrongKey(
-                    f"{failure.address} is held by a grid with another key or password "
-                    f"({failure.reason}). Use that grid's key on this machine too, or another port."
-                )
-            if failure.kind == "refusal":
-                return Refused(f"{failure.address} refuses this peer: {failure.reason}")
-        return None
 
     def _pause(self, seconds: float, now: float) -> list[ClientEffect]:
         self.phase = Phase.WAITING
         self.deadline = now + seconds
         return []
 
+    # -- asking ------------------------------------------------------------------------
+
+    def _fresh_seconds(self) -> float:
+        return VOUCH_HEARTBEATS * self.settings.heartbeat_seconds
+
+    def _ask(self, now: float) -> list[ClientEffect]:
+        """Ask the last roster, unless the server's own host said that it is gone."""
+        failure = self._search.failures.get(self._lost) if self._lost is not None else None
+        if self._lost is None or (failure is not None and failure.kind == "refused"):
+            return []
+        refs = [s.ref for s in self.successors if s.ref.peer != self.peer]
+        if not refs:
+            return []
+        self.phase = Phase.ASKING
+        self.deadline = now + ASK_SECONDS
+        self._asked = {ref.peer: ref for ref in refs}
+        self._live = set()
+        return [Ask(tuple(refs))]
+
+    def ask_answered(self, event: AskAnswered, now: float) -> list[ClientEffect]:
+        """Whom a peer of the last roster follows; it lives, whatever it says."""
+        ref = self._asked.pop(event.peer, None)
+        if self.phase is not Phase.ASKING or ref is None:
+            return []
+        assert self._live is not None
+        self._live.add(event.peer)
+        vouch = self._search.vouch(ref, event.welcome, self.seen, self._fresh_seconds())
+        if vouch is not None:
+            place = self._search.point(vouch.claim)
+            if place is not None:
+                return [Probe((place,))]
+            return self._follow_vouch()
+        return self._asked_all(now)
+
+    def ask_failed(self, event: AskFailed, now: float) -> list[ClientEffect]:
+        ref = self._asked.pop(event.peer, None)
+        if self.phase is not Phase.ASKING or ref is None:
+            return []
+        return self._asked_all(now)
+
+    def _asked_all(self, now: float) -> list[ClientEffect]:
+        return [] if self._asked or self._search.vouches else self._nobody(now)
+
+    def _follow_vouch(self) -> list[ClientEffect]:
+        """Follow, through its voucher, the best server that somebody hears and we do not."""
+        if not self._search.vouches:
+            return []
+
+        def worth(vouch: Vouch) -> tuple[bool, int, str]:
+            return claim(vouch.claim.followers, vouch.claim.reign)
+
+        best = max(self._search.vouches, key=worth)
+        self.phase = Phase.JOINING
+        self.deadline = None
+        return [
+            Reconnect(best.claim.address, 1, JOIN_SECONDS, best.voucher, best.claim.peer),
+        ]
+
     # -- waiting and grabbing ----------------------------------------------------------
 
     def _nobody(self, now: float) -> list[ClientEffect]:
         seconds = self._pause_seconds
         self._pause_seconds = min(2 * seconds, PATIENCE_SECONDS[1])
+        again = self._resolve(now)
         if not self.settings.serves:
-            return [*self._pause(seconds, now), Resolve()]
+            return [*self._pause(seconds, now), *again]
         if self._grab_at is None:
-            self._grab_at = now + self._rank_seconds()
+            self._grab_at = now + self._places.rank_seconds(self._live, self._rng)
         if now >= self._grab_at:
-            return self._bind(0, now)
-        return self._pause(min(seconds, self._grab_at - now), now)
+            return [*self._bind(0, now), *again]
+        return [*self._pause(min(seconds, self._grab_at - now), now), *again]
 
-    def _rank_seconds(self) -> float:
-        """How long to leave the port to those who come before."""
-        step = self.settings.rank_step_seconds
-        order = [successor.ref.peer for successor in self.successors]
-        if self.peer in order:
-            return order.index(self.peer) * step
-        if self.successors or self.settings.hosts:
-            return len(self.successors) * step + self._rng.uniform(0, step)
-        return 0.0
+    def _resolve(self, now: float) -> list[ClientEffect]:
+        """Look the names up again, now and then."""
+        if not self.settings.hosts or now < self._resolve_at:
+            return []
+        self._resolve_at = now + RESOLVE_SECONDS
+        return [Resolve()]
 
     def _bind(self, index: int, now: float) -> list[ClientEffect]:
-        if index < len(self._ports):
+        ports = self._places.ports
+        if index < len(ports):
             self.phase = Phase.BINDING
             self.deadline = None
-            return [BindPort(self._ports[index])]
+            return [BindPort(ports[index])]
         self._grab_at = None
-        return [*self._pause(PATIENCE_SECONDS[1], now), Resolve()]
+        return self._pause(PATIENCE_SECONDS[1], now)
 
     def port_taken(self, event: PortTaken, now: float) -> list[ClientEffect]:
+        if self.phase is Phase.FOLLOWING and self._pointing:
+            self._pointing = False
+            self.deadline = now + self._rival_seconds()
+            return []
         if self.phase is not Phase.BINDING:
             return []
         holder = [
-            f for a, f in self._failures.items() if a.port == event.port and a.host in self._own
+            f
+            for a, f in self._search.failures.items()
+            if a.port == event.port and a.host in self._places.hosts
         ]
         if holder and all(failure.kind != "refused" for failure in holder):
-            return self._bind(self._ports.index(event.port) + 1, now)
+            return self._bind(self._places.ports.index(event.port) + 1, now)
         return self._pause(self._rng.uniform(0.2, 1) * AGAIN_SECONDS, now)
 
     def port_bound(self, event: PortBound, now: float) -> list[ClientEffect]:
+        if self.phase is Phase.FOLLOWING and self._pointing:
+            return self._point()
+        if self.phase is not Phase.BINDING:
+            self._pointing = False
+            return [Unpoint()]
+        self._pointing = False
         self._bound = event.address
         return self._reign_anew(now)
 
@@ -327,19 +443,22 @@ class Election:
         closing: list[ClientEffect] = [] if self.link is None else [CloseLink(self.link)]
         self.link = None
         self.phase = Phase.SEEKING
-        return [*closing, self._role(), *self._join(address)]
+        return [*closing, *self._unpoint(), self._role(), *self._join(address)]
 
     def connected(self, event: Connected, now: float) -> list[ClientEffect]:
         """A link stands. The caller joins over it if ``self.link`` is it afterwards."""
         wrong = implausible(event.welcome.reign, self.seen)
+        if event.welcome.follows is not None:
+            wrong = "it serves no more"
         if wrong:
             failed = ReconnectFailed(event.address, "stranger", wrong)
             return [CloseLink(event.link, wrong), *self.reconnect_failed(failed, now)]
+        effects: list[ClientEffect] = []
         if self.phase is Phase.SERVING and self.link is None and event.address == self._bound:
             self.link = event.link
             self.server = event.address
         elif self.phase is Phase.SERVING and event.address == self._rival:
-            return self._abdicate(event)
+            effects = self._abdicate(event)
         elif self.phase is Phase.JOINING:
             self.phase = Phase.FOLLOWING
             self.link = event.link
@@ -349,16 +468,24 @@ class Election:
             return [CloseLink(event.link)]
         self._ever_joined = True
         self._followed_at = now
+        self._lost = None
+        self._server_peer = event.welcome.peer
+        self._places.remember((event.address,))
         self._take_heart()
-        self._resume_rival_watch(now)
-        return []
+        self._resume(now)
+        return effects
 
     def _follow(self, reign: Reign) -> None:
         self.reign = reign
         self.seen = max(self.seen, reign)
 
-    def _resume_rival_watch(self, now: float) -> None:
-        self.deadline = now + self._rival_seconds() if self.phase is Phase.SERVING else None
+    def _resume(self, now: float) -> None:
+        """Set the clock for what there is to do beside serving or following."""
+        self.deadline = None
+        if self.phase is Phase.SERVING:
+            self.deadline = now + self._rival_seconds()
+        elif self._should_point():
+            self.deadline = now + POINT_SECONDS
 
     def reconnect_failed(self, event: ReconnectFailed, now: float) -> list[ClientEffect]:
         if self.phase is Phase.SERVING and event.address == self._rival:
@@ -368,11 +495,38 @@ class Election:
             return []
         return self._pause(AGAIN_SECONDS, now)
 
-    def told(self, reign: Reign, successors: tuple[Successor, ...], members: int) -> None:
+    def told(
+        self, reign: Reign, successors: tuple[Successor, ...], members: int
+    ) -> list[ClientEffect]:
         """The followed server told its reign and the order of taking over."""
+        changed = reign != self.reign
         self._follow(reign)
-        self.successors = successors
+        self._places.told(successors)
         self.members = members
+        alone = self._warn("alone", "") if members > 1 else []
+        return [*alone, *(self._point() if changed and self._pointing else ())]
+
+    # -- signposts ---------------------------------------------------------------------
+
+    def _should_point(self) -> bool:
+        """Newcomers may know only this host, and its port is free since its server is elsewhere."""
+        return (
+            self.phase is Phase.FOLLOWING
+            and self.settings.serves
+            and bool(self.settings.hosts)
+            and self.server is not None
+            and not self._places.here(self.server)
+        )
+
+    def _point(self) -> list[ClientEffect]:
+        assert self.server is not None
+        self._pointing = True
+        followers = max(self.members - 1, 1)  # we are one
+        return [Point(Claim(self._server_peer, self.server, self.reign, followers))]
+
+    def _unpoint(self) -> list[ClientEffect]:
+        pointing, self._pointing = self._pointing, False
+        return [Unpoint()] if pointing else []
 
     # -- rivals ------------------------------------------------------------------------
 
@@ -380,21 +534,27 @@ class Election:
         return self.settings.rival_seconds * self._rng.uniform(0.75, 1.25)
 
     def _look_for_rivals(self, now: float) -> list[ClientEffect]:
+        assert self._bound is not None
         self.deadline = now + self._rival_seconds()
-        own = {Address(h, p) for h in self._own for p in self._ports}
-        addresses = tuple(
-            a for a in dict.fromkeys((*self._candidates, *sorted(own))) if a != self._bound
-        )
-        return [Probe(addresses)] if addresses else []
+        places = tuple(a for a in self._places.to_watch() if a != self._bound)
+        effects = self._warn_alone()
+        mine = Claim(self.peer, self._bound, self.reign, max(self.members - 1, 0))
+        probe: list[ClientEffect] = [Probe(places, mine)] if places else []
+        return [*effects, *self._resolve(now), *probe]
 
-    def _meet_rival(self, event: ProbeAnswered) -> list[ClientEffect]:
-        theirs = event.welcome
+    def rival_heard(self, event: RivalHeard) -> list[ClientEffect]:
+        """Another server found us first."""
+        return self._meet_rival(event.claim) if self.phase is Phase.SERVING else []
+
+    def _meet_rival(self, theirs: Claim) -> list[ClientEffect]:
         if theirs.peer == self.peer or not theirs.reign.term or self._rival is not None:
+            return []
+        if implausible(theirs.reign, self.seen):
             return []
         if claim(theirs.followers, theirs.reign) <= claim(self.members - 1, self.reign):
             return []
-        self._rival = event.address
-        return [Reconnect(event.address, 1, self.settings.probe_seconds)]
+        self._rival = theirs.address
+        return [Reconnect(theirs.address, 1, self.settings.probe_seconds)]
 
     def _abdicate(self, event: Connected) -> list[ClientEffect]:
         """The better rival has accepted us: send the members there and follow it."""
@@ -407,8 +567,7 @@ class Election:
         self.link = event.link
         self.server = event.address
         self._follow(event.welcome.reign)
-        self.deadline = None
-        return effects
+        return [*effects, *self._warn("alone", "")]
 
     # -- time and end ------------------------------------------------------------------
 
@@ -421,8 +580,13 @@ class Election:
             return self._look_for_rivals(now)
         if self.phase is Phase.SEEKING:
             return self._sought(now)
+        if self.phase is Phase.ASKING:
+            return self._follow_vouch() or self._nobody(now)
         if self.phase is Phase.WAITING:
             return self.seek(now)
+        if self._should_point() and not self._pointing:
+            self._pointing = True
+            return [BindPort(self.settings.port)]
         return []
 
     def overdue(self, now: float) -> CannotJoin | None:
@@ -431,13 +595,13 @@ class Election:
             return None
         if now < self._born + self.settings.join_timeout:
             return None
-        seen = "; ".join(f"{a}: {f.kind} ({f.reason})" for a, f in sorted(self._told.items()))
         serving = (
             "none of them could be served" if self.settings.serves else "visitors do not serve"
         )
+        told = "; ".join(text for text in (self._warned.get("names"), self._search.story()) if text)
         return CannotJoin(
             f"no grid answered within {self.settings.join_timeout:g} s and {serving}. "
-            f"{seen or 'No answers.'}"
+            f"{told or 'No answers.'}"
         )
 
     @property
@@ -458,7 +622,26 @@ class Election:
         self.link = None
         self.phase = Phase.CLOSED
         self.deadline = None
-        return [*effects, self._role()]
+        return [*effects, *self._unpoint(), self._role()]
+
+    # -- for people --------------------------------------------------------------------
+
+    def _warn_alone(self) -> list[ClientEffect]:
+        """A server without members, though other hosts were named."""
+        others = self._places.others()
+        if self.members > 1 or not others:
+            return self._warn("alone", "")
+        story = self._search.story(others)
+        if not story:
+            return []  # nobody has been greeted yet
+        return self._warn("alone", f"serves alone, though hosts names others: {story}")
+
+    def _warn(self, kind: str, text: str) -> list[ClientEffect]:
+        """Say it when it is news."""
+        if self._warned.get(kind, "") == text:
+            return []
+        self._warned[kind] = text
+        return [Warn(kind, text)]  # type: ignore[arg-type]
 
     def _role(self) -> RoleChanged:
         return self.role(None)

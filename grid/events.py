@@ -10,6 +10,7 @@ from typing import Literal
 from grid.messages import (
     NOTHING_RIDING,
     Address,
+    Claim,
     Failure,
     Held,
     Hello,
@@ -53,16 +54,21 @@ class LinkLost:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The peer begins. ``candidates`` are where a server may be, in order."""
+    """The peer begins. ``candidates`` are where a server may be, in order; ``own`` are those of
+    this host; ``unknown`` says why some of the names given mean nothing."""
 
     candidates: tuple[Address, ...]
+    own: tuple[Address, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class CandidatesResolved:
-    """Names were looked up again."""
+    """Names were looked up again. The fields are those of ``Started``."""
 
     candidates: tuple[Address, ...]
+    own: tuple[Address, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,29 @@ class ProbeFailed:
     address: Address
     kind: DialFailure
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AskAnswered:
+    """A peer said whom it follows."""
+
+    peer: str
+    welcome: Welcome
+
+
+@dataclass(frozen=True, slots=True)
+class AskFailed:
+    """A peer could not be asked."""
+
+    peer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RivalHeard:
+    """Another server looked for rivals, found us, and said who it is."""
+
+    claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +296,9 @@ ClientEvent = (
     | LinkLost
     | ProbeAnswered
     | ProbeFailed
+    | AskAnswered
+    | AskFailed
+    | RivalHeard
     | Connected
     | ReconnectFailed
     | PortBound

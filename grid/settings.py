@@ -63,6 +63,10 @@ class Settings:
     rank_step_seconds: float = 0.15
     """How much longer each next successor waits before it grabs the port."""
 
+    quorum: int = 0
+    """A server with fewer members that could serve gives no work and ends no job: for those who
+    must not have two halves of a cut grid at work. 0: every half works."""
+
     rival_seconds: float = 2.0
     """How often a server looks for another server of the same grid."""
 

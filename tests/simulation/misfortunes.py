@@ -24,7 +24,17 @@ MIXES: dict[str, dict[str, int]] = {
     },
     "assassin": {"kill_reigning": 4, "kill_between": 4, "new": 4},
     "sleepers": {"freeze": 2, "freeze_server": 3, "freeze_owner": 1, "kill": 1, "new": 1},
-    "network": {"cut": 4, "break": 4, "slow": 2, "kill_server": 1, "new": 1},
+    "network": {
+        "cut": 3,
+        "cut_way": 3,
+        "cut_pair": 3,
+        "halve": 3,
+        "break": 3,
+        "slow": 2,
+        "kill_server": 1,
+        "kill_host": 1,
+        "new": 1,
+    },
     "users": {
         "cancel": 4,
         "cancel_all": 2,
@@ -49,6 +59,10 @@ MIXES: dict[str, dict[str, int]] = {
         "break": 2,
         "slow": 1,
         "cut": 2,
+        "cut_way": 1,
+        "cut_pair": 1,
+        "halve": 1,
+        "kill_host": 1,
         "stranger": 1,
         "cancel": 1,
         "cancel_all": 1,
@@ -214,13 +228,67 @@ class Misfortunes:
 
     def _cut(self) -> None:
         host = self._rng.choice(self._scenario.hosts)
-        if len(self._scenario.hosts) == 1 or host in self._world.cut_off:
-            self._break()
+        if host in self._world.cut_off or not self._may_cut():
             return
-        for process in self._world.processes:
-            process.disturb()
         self._world.cut(host)
         self._world.at(self._rng.uniform(0.1, 15.0), lambda: self._world.mend(host))
+
+    def _may_cut(self) -> bool:
+        """There is a network to be cut; if not, connections break."""
+        if len(self._scenario.hosts) == 1:
+            self._break()
+            return False
+        for process in self._world.processes:
+            process.disturb()
+        return True
+
+    def _cut_ways(self, ways: list[tuple[str, str]]) -> None:
+        for one, other in ways:
+            self._world.cut_way(one, other)
+        seconds = self._rng.uniform(0.1, 15.0)
+        for one, other in ways:
+            self._world.at(seconds, lambda way=(one, other): self._world.mend_way(*way))  # type: ignore[misc]
+
+    def _cut_way(self) -> None:
+        """One host is not heard by another, which it hears."""
+        if self._may_cut():
+            one, other = self._rng.sample(self._scenario.hosts, 2)
+            self._cut_ways([(one, other)])
+
+    def _cut_pair(self) -> None:
+        """Two hosts do not reach each other, and both reach the others."""
+        if self._may_cut():
+            one, other = self._rng.sample(self._scenario.hosts, 2)
+            self._cut_ways([(one, other), (other, one)])
+
+    def _halve(self) -> None:
+        """The network falls into two halves, each of which works on."""
+        if self._may_cut():
+            hosts = list(self._scenario.hosts)
+            self._rng.shuffle(hosts)
+            middle = self._rng.randint(1, len(hosts) - 1)
+            ways = [(a, b) for a in hosts[:middle] for b in hosts[middle:]]
+            self._cut_ways([*ways, *((b, a) for a, b in ways)])
+
+    def _kill_host(self) -> None:
+        """A host dies: the others are not told, and it starts anew, empty, some time later."""
+        if not self._may_cut():
+            return
+        host = self._rng.choice(self._scenario.hosts)
+        if host in self._world.cut_off:
+            return
+        self._world.cut(host)
+        victims = [p for p in self._world.processes if p.alive and p.host.name == host]
+        for victim in victims:
+            victim.kill()
+        for folder in self._world.host(host).spools.values():
+            folder.clear()
+
+        def restart() -> None:
+            self._world.mend(host)
+            self._scenario.add_peer(host)
+
+        self._world.at(self._rng.uniform(0.5, 15.0), restart)
 
     def _stranger(self) -> None:
         """Something else holds one of the ports for a while."""

@@ -1,5 +1,6 @@
 """A simulated peer process: the real cores, and a driver that does their orders in virtual time."""
 
+import itertools
 import random
 from collections.abc import Callable
 from typing import assert_never
@@ -11,6 +12,7 @@ from grid.messages import (
     NO_REIGN,
     Address,
     Assign,
+    Claim,
     Failure,
     Hello,
     PeerRef,
@@ -49,9 +51,12 @@ class Process:
         """After so many orders and news sent as server this process is killed."""
         self.joined_at: float | None = None
         rng = random.Random(world.rng.getrandbits(64))
-        self.client = ClientCore(settings, self.me, rng, own=(host,), strict=True)
+        doors = tuple(Address(host, port) for port in settings.ports)
+        self.client = ClientCore(settings, self.me, rng, own=(host,), strict=True, doors=doors)
         self.server: ServerCore | None = None
         self.greeting: Welcome | None = None
+        self.pointer: Claim | None = None
+        self.heard_at = 0.0
         self.port: Address | None = None
         self._links: dict[int, tuple[Link, int]] = {}
         self._link_count = 0
@@ -73,7 +78,8 @@ class Process:
 
     def start(self, candidates: tuple[Address, ...]) -> None:
         self.world.note(self.name, "starts")
-        self.tell(ev.Started(candidates))
+        own = tuple(address for address in candidates if address.host == self.host.name)
+        self.tell(ev.Started(candidates, own))
 
     def kill(self) -> None:
         """SIGKILL: ports and links close, the folder stays."""
@@ -86,6 +92,9 @@ class Process:
             self.host.ports.pop(self.port.port, None)
         for link, end in list(self._links.values()):
             link.close(end, "process ended")
+        for link in self.world.relayed:
+            if link.through is self:
+                link.close(None, "the one between has ended")
         self.auditor.owner_died(self)
 
     def leave(self) -> None:
@@ -141,6 +150,8 @@ class Process:
         self.world.at(delay, lambda: self.tell(event))
 
     def _step_client(self, event: ev.ClientEvent) -> None:
+        if isinstance(event, ev.Received) and event.link == self.client.election.link:
+            self.heard_at = self.world.now
         for effect in self.client.step(event, self.world.now):
             self._do_client(effect)
         self._arm("client", self.client.next_deadline(), self._client_due)
@@ -195,9 +206,15 @@ class Process:
 
     # -- links -------------------------------------------------------------------------
 
-    def _open(self, other: "Process", address: Address, local: bool) -> None:
+    def _open(
+        self,
+        other: "Process",
+        address: Address,
+        local: bool = False,
+        through: "Process | None" = None,
+    ) -> None:
         assert other.greeting is not None
-        link = Link(self.world, self, other, local)
+        link = Link(self.world, self, other, local, through)
         self._links[link.numbers[0]] = (link, 0)
         other._links[link.numbers[1]] = (link, 1)
         hello = Hello(1, "grid", self.me.peer, self.name, (3, 11), "peer", address)
@@ -236,13 +253,21 @@ class Process:
                 self._close(effect.link)
             case fx.Probe():
                 for address in effect.addresses:
-                    self._probe(address)
-            case fx.Resolve():
+                    self._probe(address, effect.claim)
+            case fx.Ask():
+                for ref in effect.peers:
+                    self._ask(ref)
+            case fx.Resolve() | fx.Warn():
                 pass
             case fx.Reconnect():
-                self._reconnect(effect.address)
+                self._reconnect(effect)
             case fx.BindPort():
                 self._bind(effect.port)
+            case fx.Point():
+                self.world.note(self.name, f"points to {effect.claim.address}")
+                self.pointer = effect.claim
+            case fx.Unpoint():
+                self._unpoint()
             case fx.Serve():
                 self._serve(effect)
             case fx.ConnectOwnServer():
@@ -305,7 +330,7 @@ class Process:
         if found is not None:
             found[0].close(found[1], "closed by the other side")
 
-    def _probe(self, address: Address) -> None:
+    def _probe(self, address: Address, claim: Claim | None) -> None:
         def answer() -> None:
             holder = self.world.holder(address)
             silent = self.settings.probe_seconds
@@ -318,20 +343,68 @@ class Process:
             elif holder.frozen:
                 self.soon(ev.ProbeFailed(address, "silent", "no answer"), silent)
             else:
-                bound = Welcome(holder.me.peer, holder.name, (3, 11), NO_REIGN, 0)
-                self.soon(ev.ProbeAnswered(address, holder.greeting or bound))
+                if claim is not None and holder.greeting is not None:
+                    holder.soon(ev.RivalHeard(claim))
+                self.soon(ev.ProbeAnswered(address, holder.greets()))
 
         self.world.at(self.world.delay(), answer)
 
-    def _reconnect(self, address: Address) -> None:
+    def greets(self) -> Welcome:
+        """What is answered on the well-known port."""
+        if self.greeting is not None:
+            return self.greeting
+        bound = Welcome(self.me.peer, self.name, (3, 11), NO_REIGN, 0)
+        return bound if self.pointer is None else self._vouches(self.pointer)
+
+    def _vouches(self, follows: Claim) -> Welcome:
+        """Say whom this peer follows, and when it last heard from it."""
+        heard = self.world.now - self.heard_at
+        return Welcome(
+            self.me.peer, self.name, (3, 11), follows.reign, follows=follows, heard_seconds=heard
+        )
+
+    def _ask(self, ref: PeerRef) -> None:
+        def answer() -> None:
+            asked = next(p for p in self.world.processes if p.me.peer == ref.peer)
+            if not asked.alive and self.world.reachable(self.host.name, ref.host):
+                self.tell(ev.AskFailed(ref.peer, "nobody listens"))
+            elif not asked.awake or not self.world.reachable(self.host.name, ref.host):
+                self.soon(ev.AskFailed(ref.peer, "no answer"), self.settings.probe_seconds)
+            else:
+                self.soon(ev.AskAnswered(ref.peer, asked.followed()))
+
+        self.world.at(self.world.delay(), answer)
+
+    def followed(self) -> Welcome:
+        """What is answered on the data port to who asks whom this peer follows."""
+        election = self.client.election
+        if election.server is None or not election.joined:
+            return Welcome(self.me.peer, self.name, (3, 11))
+        link = self.far(election.link or 0)
+        assert link is not None
+        return self._vouches(Claim(link.me.peer, election.server, election.reign, 1))
+
+    def _between(self, effect: fx.Reconnect) -> "Process | None":
+        """Who passes a connection on."""
+        wanted = effect.through.peer if effect.through else ""
+        return next((p for p in self.world.processes if p.me.peer == wanted), None)
+
+    def _reconnect(self, effect: fx.Reconnect) -> None:
+        address = effect.address
+
         def dial() -> None:
             holder = self.world.holder(address)
             if not self.alive:
                 return
-            if not self.world.reachable(self.host.name, address.host):
+            between = self._between(effect)
+            hosts = [self.host.name, address.host]
+            if between is not None:
+                hosts.insert(1, between.host.name)
+            near = all(self.world.reachable(a, b) for a, b in itertools.pairwise(hosts))
+            if not near or (between is not None and not between.awake):
                 self.soon(ev.ReconnectFailed(address, "silent", "no answer"), 2.0)
             elif isinstance(holder, Process) and holder.greeting and not holder.frozen:
-                self._open(holder, address, local=False)
+                self._open(holder, address, through=between)
             else:
                 kind: ev.DialFailure = "silent" if holder else "refused"
                 self.tell(ev.ReconnectFailed(address, kind, "nobody serves there"))
@@ -346,7 +419,15 @@ class Process:
         self.port = Address(self.host.name, port)
         self.soon(ev.PortBound(port, self.port))
 
+    def _unpoint(self) -> None:
+        """Free the port that was bound to point from, unless it has been bound to serve since."""
+        self.pointer = None
+        if self.port is not None and self.server is None:
+            self.host.ports.pop(self.port.port, None)
+            self.port = None
+
     def _serve(self, effect: fx.Serve) -> None:
+        self.pointer = None
         self.world.note(self.name, f"serves as {effect.reign}")
         self.auditor.reigned(self, effect.reign)
         if self.server is None:

@@ -21,9 +21,12 @@ PATIENCE_SECONDS = 5.0
 @dataclass(frozen=True)
 class Shape:
     """What the seed has drawn: how large, how busy, how unlucky. ``pause`` is the mean time between
-    misfortunes, which befall the grid while something is submitted and unfinished."""
+    misfortunes, which befall the grid while something is submitted and unfinished. Peers are told
+    of the first ``seeds`` hosts; with ``ignorant``, some of only the first."""
 
     hosts: int
+    seeds: int
+    ignorant: bool
     peers: int
     together: bool
     jobs: int
@@ -45,8 +48,11 @@ def draw(rng: random.Random) -> Shape:
     """Every size and rate comes from the seed, over wide ranges, so that seeds differ in kind."""
     mix = rng.choice(tuple(MIXES))
     deadly = mix in ("killers", "assassin")
+    hosts = 1 if deadly else rng.choice((1, 1, 1, 2, 3, 3, 4))
     return Shape(
-        hosts=1 if deadly else rng.choice((1, 1, 1, 1, 2, 3)),
+        hosts=hosts,
+        seeds=rng.randint(1, hosts),
+        ignorant=rng.random() < 0.3,
         peers=rng.choice((1, 2, 2, 3, 3, 3, 4, 4, 5, 8, 13)),
         together=rng.random() < 0.5,
         jobs=rng.choice((1, 1, 2, 3, 5)),
@@ -66,7 +72,7 @@ def draw(rng: random.Random) -> Shape:
 
 
 class Scenario:
-    """A grid on one to three hosts, and what befalls it. ``shape`` overrides what is drawn."""
+    """A grid on one to four hosts, and what befalls it. ``shape`` overrides what is drawn."""
 
     def __init__(self, seed: int, shape: Shape | None = None) -> None:
         self.world = World(seed)
@@ -76,15 +82,14 @@ class Scenario:
         self.shape = shape or draw(self.rng)
         self.auditor.calm = self.shape.hosts == 1
         self.hosts = tuple(f"h{number}" for number in range(self.shape.hosts))
+        self.seeds = self.hosts[: self.shape.seeds]
         self.settings = Settings(
-            hosts=self.hosts if self.shape.hosts > 1 else (),
+            hosts=self.seeds if self.shape.hosts > 1 else (),
             slots=2,
             join_timeout=1e9,
             retain_seconds=20.0,
             orphan_hold_seconds=25.0,
         )
-        ports = self.settings.ports
-        self.candidates = tuple(Address(host, port) for host in self.hosts for port in ports)
         self.misfortunes = Misfortunes(self, self.rng)
         self._jobs = 0
         self._wishes = 0
@@ -101,8 +106,13 @@ class Scenario:
         process.duplicates = self.shape.duplicates
         if self.rng.random() < 0.2:
             process.slow_down(self.shape.slow)
-        process.start(self.candidates)
+        seeds = self.seeds[:1] if self._is_ignorant() else self.seeds
+        ports = self.settings.ports
+        process.start(tuple(Address(host, port) for host in seeds for port in ports))
         return process
+
+    def _is_ignorant(self) -> bool:
+        return self.shape.ignorant and self.rng.random() < 0.5
 
     def submit(self, process: Process, name: str = "") -> None:
         self._jobs += 1
@@ -185,16 +195,17 @@ class Scenario:
         """No more misfortune: cuts are mended, workers live, someone is there. The frozen wake, or
         sleep on for ever: the others must do without them."""
         self.misfortunes.stop()
-        for host in self.hosts:
-            self.world.mend(host)
+        self.world.mend_all()
         for process in self.world.processes:
             process.shop.death_rate = 0.0
             process.shop.late_rate = 0.0
             process.orders_left = None
             process.slow_down(1.0)
         self._wake_sleepers()
-        if not self.living():
-            self.add_peer()
+        for seed in self.seeds:
+            # Who knows only this host must find the grid there: if nobody is left, one is started.
+            if not any(process.host.name == seed for process in self.living()):
+                self.add_peer(seed)
 
 
 def void(_: object) -> None:

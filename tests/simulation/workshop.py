@@ -40,11 +40,26 @@ class Workshop:
     # -- records -----------------------------------------------------------------------
 
     def _reachable(self, ref: PeerRef) -> "Process | None":
+        """Data comes straight from its holder, or else through the server that both can reach."""
         for process in self.world.processes:
             if process.me.peer == ref.peer:
                 near = self.world.reachable(process.host.name, self.process.host.name)
+                near = near or self._relayed(process)
                 return process if near and process.awake else None
         return None
+
+    def _relayed(self, other: "Process") -> bool:
+        links = (self.process.client.election.link, other.client.election.link)
+        ends = [p.far(n or 0) for p, n in zip((self.process, other), links, strict=True)]
+        server = ends[0]
+        return (
+            server is not None
+            and server is ends[1]
+            and server.awake
+            and all(
+                self.world.reachable(server.host.name, p.host.name) for p in (self.process, other)
+            )
+        )
 
     def adopt_record(self, effect: fx.AdoptRecord) -> None:
         def ask() -> None:

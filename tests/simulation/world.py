@@ -7,6 +7,7 @@ other nothing arrives, not even the news that a link is closed, until the cut is
 """
 
 import heapq
+import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -44,6 +45,8 @@ class World:
         self.log: list[str] = []
         self.wrong: list[str] = []
         self.cut_off: dict[str, None] = {}
+        self.ways_cut: dict[tuple[str, str], None] = {}
+        self.relayed: list[Link] = []
         self._stalled: list[tuple[Link, int, Callable[[], None]]] = []
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -81,9 +84,27 @@ class World:
         """Who listens at an address: a process, a stranger (by name), or nobody."""
         return self.host(address.host).ports.get(address.port)
 
+    def carries(self, one: str, other: str) -> bool:
+        """Whether what one host sends arrives at the other now."""
+        if one == other:
+            return True
+        cut = one in self.cut_off or other in self.cut_off or (one, other) in self.ways_cut
+        return not cut
+
     def reachable(self, one: str, other: str) -> bool:
-        """Whether two hosts can exchange anything now."""
-        return one == other or not (one in self.cut_off or other in self.cut_off)
+        """Whether two hosts can converse now: a connection needs both ways."""
+        return self.carries(one, other) and self.carries(other, one)
+
+    def cut_way(self, one: str, other: str) -> None:
+        """From now on nothing of one host arrives at the other; the way back is open."""
+        self.note(one, f"is not heard by {other}")
+        self.ways_cut[one, other] = None
+
+    def mend_way(self, one: str, other: str) -> None:
+        if (one, other) in self.ways_cut:
+            self.note(one, f"is heard by {other} again")
+            del self.ways_cut[one, other]
+            self._flow_again()
 
     def cut(self, host: str) -> None:
         """Cut a host off from all others."""
@@ -95,9 +116,19 @@ class World:
         if host in self.cut_off:
             self.note(host, "is reachable again")
             del self.cut_off[host]
-            stalled, self._stalled = self._stalled, []
-            for link, end, deliver in stalled:
-                link.arrive(end, deliver)
+            self._flow_again()
+
+    def mend_all(self) -> None:
+        for host in list(self.cut_off):
+            self.mend(host)
+        for one, other in list(self.ways_cut):
+            self.mend_way(one, other)
+
+    def _flow_again(self) -> None:
+        """What was on its way arrives, in order."""
+        stalled, self._stalled = self._stalled, []
+        for link, end, deliver in stalled:
+            link.arrive(end, deliver)
 
     def stall(self, link: "Link", end: int, deliver: Callable[[], None]) -> None:
         self._stalled.append((link, end, deliver))
@@ -115,12 +146,23 @@ class World:
 
 
 class Link:
-    """One ordered connection between a client and a server, each on its process."""
+    """One ordered connection between a client and a server, each on its process. It may pass
+    through a third: then it needs that one alive and awake, and both ways to it."""
 
-    def __init__(self, world: World, client: "Process", server: "Process", local: bool) -> None:
+    def __init__(
+        self,
+        world: World,
+        client: "Process",
+        server: "Process",
+        local: bool,
+        through: "Process | None" = None,
+    ) -> None:
         self.world = world
         self.ends: tuple[Process, Process] = (client, server)
         self.local = local
+        self.through = through
+        if through is not None:
+            world.relayed.append(self)
         self.open = True
         self.numbers = (client.next_link(), server.next_link())
         self._last = [0.0, 0.0]
@@ -135,11 +177,15 @@ class Link:
         self.world.at(arrives - self.world.now, lambda: self.arrive(end, deliver))
 
     def arrive(self, end: int, deliver: Callable[[], None]) -> None:
-        client, server = self.ends
-        if self.world.reachable(client.host.name, server.host.name):
-            self.ends[end].receive(deliver)
-        else:
+        hosts = [self.ends[1 - end].host.name, self.ends[end].host.name]
+        if self.through is not None:
+            hosts.insert(1, self.through.host.name)
+        if not all(self.world.carries(a, b) for a, b in itertools.pairwise(hosts)):
             self.world.stall(self, end, deliver)
+        elif self.through is not None:
+            self.through.receive(lambda: self.ends[end].receive(deliver))
+        else:
+            self.ends[end].receive(deliver)
 
     def close(self, by: int | None, reason: str) -> None:
         """Close: the other end (both, if the link breaks) learns it after what was sent."""

@@ -18,7 +18,7 @@ from grid.effects import (
     Serve,
     StopServing,
 )
-from grid.election import WIDE_SPAN, Election, Phase, claim
+from grid.election import WIDE_SPAN, Election, Phase
 from grid.errors import Refused, WrongKey
 from grid.events import (
     Connected,
@@ -28,8 +28,10 @@ from grid.events import (
     ProbeAnswered,
     ProbeFailed,
     ReconnectFailed,
+    Started,
 )
 from grid.messages import NO_REIGN, Address, Reign
+from grid.search import claim
 from grid.settings import Settings
 from tests.unit.cores import PORT, successors, welcome
 
@@ -46,7 +48,7 @@ def make(settings: Settings = SETTINGS, *, strict: bool = True) -> Election:
 def election() -> Iterator[Election]:
     """A started election; what is true of every election holds of it in the end."""
     election = make()
-    assert election.start(HERE, 0.0)[1:] == [Probe(HERE)]
+    assert election.start(Started(HERE), 0.0)[1:] == [Probe(HERE)]
     yield election
     assert election.reign.term <= election.seen.term
     assert election.serving == (election.phase is Phase.SERVING)
@@ -179,7 +181,7 @@ def test_a_port_held_by_something_that_does_not_serve_is_passed_over(
 
 def test_another_key_on_the_port_is_an_error_for_whoever_was_told_this_key() -> None:
     election = make()
-    election.start(HERE, 0.0)
+    election.start(Started(HERE), 0.0)
     (effect,) = nobody(election, kind="wrong_key")
     assert isinstance(effect, GiveUp)
     assert isinstance(effect.error, WrongKey)
@@ -188,7 +190,7 @@ def test_another_key_on_the_port_is_an_error_for_whoever_was_told_this_key() -> 
 
 def test_another_key_on_the_port_makes_a_default_key_look_further() -> None:
     election = make(strict=False)
-    election.start(HERE, 0.0)
+    election.start(Started(HERE), 0.0)
     (effect,) = nobody(election, kind="wrong_key")
     assert isinstance(effect, Probe)
     assert {address.port for address in effect.addresses} == set(range(PORT, PORT + WIDE_SPAN))
@@ -205,7 +207,7 @@ def test_a_refusal_is_told_with_its_reason(election: Election) -> None:
 
 def test_one_that_may_not_serve_never_binds() -> None:
     election = make(replace(SETTINGS, serves=False))
-    election.start(HERE, 0.0)
+    election.start(Started(HERE), 0.0)
     now = 0.0
     for _ in range(20):
         assert not any(isinstance(effect, BindPort) for effect in nobody(election, now))
