@@ -37,7 +37,16 @@ failover."""
 
 LOG_COLUMNS = 400
 
-_GRID_SETTINGS = ("hosts", "port", "port_span", "grid", "key_file", "join_timeout")
+_GRID_SETTINGS = (
+    "hosts",
+    "listen",
+    "advertise",
+    "port",
+    "port_span",
+    "grid",
+    "key_file",
+    "join_timeout",
+)
 PEER_SETTINGS = ("slots", "name", "workers", "spool")
 
 log = logging.getLogger(__name__)
@@ -85,6 +94,14 @@ def add_grid_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("which grid (also as GRID_HOSTS, GRID_PORT, ...)")
     group.add_argument(
         "--hosts", metavar="A,B,...", help="hosts of the grid, the same list everywhere"
+    )
+    group.add_argument(
+        "--listen", metavar="A,B,...", help="own addresses to listen on (all; alone: loopback)"
+    )
+    group.add_argument(
+        "--advertise",
+        metavar="HOST[:PORT]",
+        help="where others find this peer, if not at an address of its own (containers, NAT)",
     )
     group.add_argument("--port", type=int, metavar="N", help="well-known port (11235)")
     group.add_argument(
