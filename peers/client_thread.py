@@ -19,7 +19,8 @@ from grid import effects as fx
 from grid import events as ev
 from grid.client_core import ClientCore
 from grid.errors import Bug
-from grid.messages import PROTOCOL, Address, Assign, Failure, Hello, Message
+from grid.messages import PROTOCOL, Address, Assign, Claim, Failure, Hello, Message
+from peers.candidates import Candidates
 from peers.core_thread import CoreThread
 from peers.inputs import Inputs, InputsAbsent, Ready
 from peers.link import Connection, Link
@@ -48,6 +49,7 @@ class Users(Protocol):
     """The user's side of a peer. Every method is called on the client thread and must not block."""
 
     def show_role(self, effect: fx.RoleChanged) -> None: ...
+    def show_warning(self, effect: fx.Warn) -> None: ...
     def give_up(self, effect: fx.GiveUp) -> None: ...
     def deliver(self, effect: fx.Deliver) -> None: ...
     def reject(self, effect: fx.Reject) -> None: ...
@@ -74,7 +76,7 @@ class ClientThread(CoreThread):
         fetcher: Fetcher,
         users: Users,
         background: Callable[[Callable[[], None]], None],
-        resolve: Callable[[], tuple[Address, ...]],
+        resolve: Callable[[], Candidates],
     ) -> None:
         super().__init__("grid-client")
         self._core = core
@@ -87,6 +89,7 @@ class ClientThread(CoreThread):
         self._users = users
         self._background = background
         self._resolve = resolve
+        self._resolving = False
         self.server: ServerThread
         self.pool: WorkerPool
         self._links: dict[int, Link | LocalLink] = {}
@@ -124,9 +127,16 @@ class ClientThread(CoreThread):
                     link.close()
             case fx.Probe():
                 for address in effect.addresses:
-                    self.do_later(self._probe(address))
+                    self.do_later(self._probe(address, effect.claim))
+            case fx.Ask():
+                for peer in effect.peers:
+                    self.post(ev.AskFailed(peer.peer, "not asked"))
+            case fx.Point() | fx.Unpoint():
+                pass
+            case fx.Warn():
+                self._users.show_warning(effect)
             case fx.Resolve():
-                self._in_background(self._resolved)
+                self._look_up()
             case fx.Reconnect():
                 self.do_later(self._reconnect(effect))
             case fx.BindPort():
@@ -218,18 +228,20 @@ class ClientThread(CoreThread):
             seen=self._core.election.seen,
         )
 
-    async def _dial(self, address: Address, *, probe: bool) -> Connection:
+    async def _dial(
+        self, address: Address, *, probe: bool, claim: Claim | None = None
+    ) -> Connection:
         return await dial(
             address,
             self._security,
-            self._hello(address, probe=probe),
+            structs.replace(self._hello(address, probe=probe), claim=claim),
             self._settings.probe_seconds,
             host_silence_seconds=self._settings.host_silence_seconds,
         )
 
-    async def _probe(self, address: Address) -> None:
+    async def _probe(self, address: Address, claim: Claim | None) -> None:
         try:
-            connection = await self._dial(address, probe=True)
+            connection = await self._dial(address, probe=True, claim=claim)
         except DialFailed as failed:
             self.take(ev.ProbeFailed(address, failed.kind, failed.reason))
             return
@@ -271,8 +283,15 @@ class ClientThread(CoreThread):
             log.info("lost the server peer=%s: %s", self._me.name, reason)
             self.take(ev.LinkLost(number, reason))
 
-    def _resolved(self) -> None:
-        self.post(ev.CandidatesResolved(self._resolve()))
+    def _look_up(self) -> None:
+        """Look names up on a data thread; one at a time, as a name server may be slow."""
+        if not self._resolving:
+            self._resolving = True
+            self._in_background(lambda: self.call(self._resolved, self._resolve()))
+
+    def _resolved(self, found: Candidates) -> None:
+        self._resolving = False
+        self.take(ev.CandidatesResolved(found.addresses, found.own, found.unknown))
 
     # -- tasks -------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from grid.errors import Misuse
 from grid.messages import Address
-from grid.settings import NAME_MAX, PORT, Settings, check_name, check_names
-from peers.addresses import is_loopback
+from grid.settings import PORT, Settings, check_name, check_names
+from peers.addresses import Place, is_loopback, is_wildcard, parse_place
 
 WorkerMode = Literal["process", "thread"]
 
@@ -25,6 +25,8 @@ _SETTINGS = [f.name for f in fields(Settings) if f.name not in ("hosts",)]
 
 _VARIABLES: dict[str, type] = {
     "hosts": str,
+    "listen": str,
+    "advertise": str,
     "port": int,
     "port_span": int,
     "grid": str,
@@ -42,10 +44,17 @@ _VARIABLES: dict[str, type] = {
 
 @dataclass(frozen=True)
 class Configuration:
-    """One peer's settings and what else it was told. ``hosts`` empty: a grid on this host alone."""
+    """One peer's settings and what else it was told. ``hosts`` empty: a grid on this host alone.
+
+    ``listen`` empty: on all interfaces if any of ``hosts`` is another machine, else on loopback.
+    ``advertise`` is where others find this peer, if that is not an address of this host's own, as
+    in containers and behind address translation; with a port, where they find its well-known one.
+    """
 
     settings: Settings
     hosts: tuple[str, ...]
+    listen: tuple[str, ...]
+    advertise: Place | None
     name: str
     workers: WorkerMode
     spool: Path | None
@@ -53,14 +62,29 @@ class Configuration:
     password: str | bytes | None
 
     @property
+    def places(self) -> tuple[Place, ...]:
+        """``hosts``, each with the port that was said with it."""
+        return tuple(parse_place(host) for host in self.hosts)
+
+    @property
     def loopback_only(self) -> bool:
         """Whether no other host can ever reach this grid."""
-        return all(is_loopback(host) for host in self.hosts)
+        said = [*(place.host for place in self.places), *self.listen]
+        return all(is_loopback(host) for host in said)
 
-    def candidates(self) -> tuple[Address, ...]:
-        """Where a server may be, in order: every port of the first choice before the next."""
-        hosts = self.hosts or ("127.0.0.1",)
-        return tuple(Address(host, port) for port in self.settings.ports for host in hosts)
+    def door(self, host: str, port: int) -> Address:
+        """Where others find this peer if it serves at ``port``; ``host`` is this host to them."""
+        told = self.advertise
+        if told is not None and told.port is not None and port == self.settings.port:
+            port = told.port
+        return Address(host, port)
+
+    def doors(self, host: str) -> tuple[Address, ...]:
+        """Everywhere that this peer may be found serving. Who tells the port that others find is
+        taken to have seen to that port alone, not to its fallbacks."""
+        exact = self.advertise is not None and self.advertise.port is not None
+        ports = self.settings.ports[:1] if exact else self.settings.ports
+        return tuple(self.door(host, port) for port in ports)
 
     def __repr__(self) -> str:
         return f"<Configuration {self.name} grid={self.settings.grid} port={self.settings.port}>"
@@ -75,7 +99,9 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
         text = environ.get(f"GRID_{name.upper()}")
         if name not in values and text:
             values[name] = _read(name, kind, text)
-    hosts = _hosts(values.pop("hosts", ()))
+    places = _places(values.pop("hosts", ()), "hosts")
+    listen = _listen(values.pop("listen", ()))
+    advertise = _advertise(values.pop("advertise", ""), places, listen)
     workers = values.pop("workers", "process")
     if workers not in ("process", "thread"):
         raise Misuse(f"workers={workers!r} is neither 'process' nor 'thread'")
@@ -85,14 +111,19 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     key_file = values.pop("key_file", None)
     password = values.pop("password", None)
     values.setdefault("slots", os.cpu_count() or 1)
-    values.setdefault("port", PORT)
+    _default_ports(values, places)
+    hosts = tuple(str(place) for place in places)
     try:
         settings = Settings(hosts=hosts, **values)
     except TypeError as error:
         raise Misuse(f"a setting has a value of the wrong type: {error}") from error
+    if settings.serves and advertise is None:
+        _check_reachable(places, listen)
     return Configuration(
         settings=settings,
         hosts=hosts,
+        listen=listen,
+        advertise=advertise,
         name=name,
         workers=workers,
         spool=Path(spool) if spool else None,
@@ -114,12 +145,79 @@ def _read(name: str, kind: type, text: str) -> Any:
         raise Misuse(f"GRID_{name.upper()}={text!r} is not a {kind.__name__}") from None
 
 
-def _hosts(hosts: str | Iterable[str]) -> tuple[str, ...]:
-    """Take ``"a,b"`` or a list of names; duplicates count once."""
-    names = hosts.split(",") if isinstance(hosts, str) else list(hosts)
-    for name in names:
-        if not isinstance(name, str):
-            raise Misuse(f"hosts must be names or addresses, not {name!r}")
-        if len(name) > NAME_MAX or not name.strip().isprintable():
-            raise Misuse(f"hosts has {name[:80]!r}, which is no name or address of a host")
-    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
+def _default_ports(values: dict[str, Any], places: tuple[Place, ...]) -> None:
+    """The port that is said with every host is the well-known one, and then has no fallbacks."""
+    said = {place.port for place in places}
+    (only,) = said if len(said) == 1 else (None,)
+    if only is not None and "port" not in values:
+        values["port"] = only
+        values.setdefault("port_span", 1)
+    values.setdefault("port", PORT)
+
+
+def _texts(given: str | Iterable[str], what: str) -> list[str]:
+    """Take ``"a,b"`` or a list of texts."""
+    if isinstance(given, str):
+        given = given.split(",")
+    if not isinstance(given, Iterable):
+        raise Misuse(f"{what}={given!r} is neither a text nor a list; write {what}='node1,node2'")
+    texts = list(given)
+    for text in texts:
+        if not isinstance(text, str):
+            raise Misuse(f"{what} must be names or addresses, not {text!r}")
+    return [text.strip() for text in texts if text.strip()]
+
+
+def _places(given: str | Iterable[str], what: str) -> tuple[Place, ...]:
+    """Read names and addresses; duplicates count once."""
+    places = dict.fromkeys(_place(text, what) for text in _texts(given, what))
+    for place in places:
+        if what != "listen" and is_wildcard(place.host):
+            raise Misuse(f"{what} has {place}, which nobody can dial; give an address of the host")
+    return tuple(places)
+
+
+def _place(text: str, what: str) -> Place:
+    try:
+        return parse_place(text)
+    except ValueError as error:
+        raise Misuse(f"{what} has {text[:80]!r}, which is {error}") from None
+
+
+def _listen(given: str | Iterable[str]) -> tuple[str, ...]:
+    places = _places(given, "listen")
+    for place in places:
+        if place.port is not None:
+            raise Misuse(f"listen has {place}; it takes no port, port={place.port} says which")
+    return tuple(place.host for place in places)
+
+
+def _advertise(given: str, places: tuple[Place, ...], listen: tuple[str, ...]) -> Place | None:
+    """Read where others find this peer, and see that it fits to what they and it were told."""
+    found = _places(given, "advertise")
+    if not found:
+        return None
+    if len(found) > 1:
+        raise Misuse(f"advertise={given!r} names several; give the one that others should dial")
+    (told,) = found
+    alone = all(is_loopback(place.host) for place in places)
+    if is_loopback(told.host) and not alone:
+        raise Misuse(
+            f"advertise={told}: the other hosts would dial themselves; give the address or name "
+            "under which they reach this one"
+        )
+    if not is_loopback(told.host) and alone and all(is_loopback(host) for host in listen):
+        raise Misuse(
+            f"advertise={told} is for other hosts, but this peer listens on loopback only; name "
+            "the hosts of the grid (hosts=), or where to listen (listen=)"
+        )
+    return told
+
+
+def _check_reachable(places: tuple[Place, ...], listen: tuple[str, ...]) -> None:
+    others = [place.host for place in places if not is_loopback(place.host)]
+    if others and listen and all(is_loopback(host) for host in listen):
+        raise Misuse(
+            f"listen={','.join(listen)} cannot be reached by {others[0]}; listen on an address "
+            "that the other hosts can dial, or say with advertise= where they find this peer"
+        )

@@ -26,9 +26,10 @@ from grid.errors import Bug, CannotJoin, GridError, NameConflict, NoResult, Peer
 from grid.job import Job
 from grid.messages import Address, FetchRecord, PeerRef, RecordMeta, Status
 from grid.pickling import show
-from peers.addresses import host_id, listen_hosts, local_host_towards
+from peers.addresses import host_id, listen_hosts, probe_hosts
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.bulk_server import BulkServer
+from peers.candidates import LOOKUP_SECONDS, Resolver, reachable_as
 from peers.client_thread import ClientThread
 from peers.configuration import Configuration
 from peers.crew import Crew
@@ -64,6 +65,7 @@ class Engine:
         self.configuration = configuration
         self.settings = configuration.settings
         self.role: fx.RoleChanged | None = None
+        self.warnings: dict[str, str] = {}
         self._on_down = on_down
         self._error: CannotJoin | None = None
         self._joined = threading.Event()
@@ -92,14 +94,16 @@ class Engine:
 
     def _assemble(self, lenient: bool) -> None:
         configuration, security = self.configuration, self._security
-        loopback = configuration.loopback_only
-        listening = listen_hosts(loopback_only=loopback)
-        advertise = "127.0.0.1" if loopback else _reachable_as(configuration.hosts)
+        listening = listen_hosts(configuration.listen, loopback_only=configuration.loopback_only)
+        resolver = Resolver(configuration, listening)
+        self._found = resolver.resolve(min(LOOKUP_SECONDS, self.settings.join_timeout / 2))
+        told = configuration.advertise
+        host = told.host if told is not None else reachable_as(self._found, listening)
         self.records = Records(self.store, configuration.name)
         self._bulk_server = BulkServer(
             security, self.settings.grid, configuration.name, self.records, listening
         )
-        data = Address(advertise, self._bulk_server.address.port)
+        data = Address(host, self._bulk_server.address.port)
         self.me = PeerRef(security.peer_id, configuration.name, host_id(self.store.place), data)
         self._bulk_client = BulkClient(security, self.settings.grid, configuration.name)
         self._crew: Crew[Callable[[], None]] = Crew("grid-data", _call, DATA_THREADS_MAX)
@@ -108,8 +112,9 @@ class Engine:
             self.settings,
             self.me,
             random.Random(secrets.randbits(64)),
-            own=("127.0.0.1",),
+            own=probe_hosts(listening),
             strict=not lenient,
+            doors=configuration.doors(host),
         )
         self.client = ClientThread(
             core,
@@ -119,10 +124,15 @@ class Engine:
             Fetcher(self.me, self.store, self._bulk_client),
             self,
             self._crew.give,
-            configuration.candidates,
+            resolver.resolve,
         )
         self.server = ServerThread(
-            self.settings, security, self.me, listening, advertise, self.client.post
+            self.settings,
+            security,
+            self.me,
+            listening,
+            partial(configuration.door, host),
+            self.client.post,
         )
         self.client.server = self.server
         self.client.pool = WorkerPool(
@@ -142,7 +152,8 @@ class Engine:
         self._bulk_server.start()
         self.server.start()
         self.client.start()
-        self.client.post(ev.Started(self.configuration.candidates()))
+        found = self._found
+        self.client.post(ev.Started(found.addresses, found.own, found.unknown))
         self._joined.wait(self.settings.join_timeout + CLOSE_SECONDS)
         if self._error is not None or not self._joined.is_set():
             self.close()
@@ -285,6 +296,12 @@ class Engine:
             effect.reign.term,
             effect.server.name if effect.server else "-",
         )
+
+    def show_warning(self, effect: fx.Warn) -> None:
+        self.warnings.pop(effect.kind, None)
+        if effect.text:
+            self.warnings[effect.kind] = effect.text
+            log.warning("%s peer=%s", effect.text, self.me.name)
 
     def give_up(self, effect: fx.GiveUp) -> None:
         self._error = effect.error
@@ -431,13 +448,3 @@ def _told_apart(peers: list[PeerRef]) -> tuple[str, ...]:
     """Their names; with a piece of their ids where a name occurs twice."""
     count = Counter(peer.name for peer in peers)
     return tuple(p.name if count[p.name] == 1 else f"{p.name}#{p.peer[:6]}" for p in peers)
-
-
-def _reachable_as(hosts: tuple[str, ...]) -> str:
-    """This host's address as the first reachable of ``hosts`` would see it."""
-    for host in hosts:
-        try:
-            return local_host_towards(host)
-        except OSError:
-            continue
-    return "127.0.0.1"

@@ -47,7 +47,10 @@ class Peer:
     Returns when joined or serving; raises ``CannotJoin`` (``WrongKey``, ``Refused``) within
     ``join_timeout`` seconds, ``BadKey`` or ``Misuse``.
 
-    Keyword arguments (each also as a ``GRID_*`` variable where it says so): ``hosts``, ``port``,
+    Keyword arguments (each also as a ``GRID_*`` variable where it says so): ``hosts`` (a list or
+    ``"a,b"``: names, IPv4, IPv6, each also as ``host:port`` for exactly that port), ``listen`` (own
+    addresses, default: all; loopback for a grid of this host), ``advertise`` (``host`` or
+    ``host:port`` where others find this peer, behind address translation), ``port``,
     ``port_span``, ``grid`` (its name), ``slots`` (tasks at once, default: the cores; 0 only
     submits), ``name``, ``workers`` (``"process"`` or ``"thread"``), ``spool``, ``key_file``,
     ``join_timeout``, ``heartbeat_seconds``, ``silence_seconds`` (variables too); ``password``

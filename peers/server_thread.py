@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 class ServerThread(CoreThread):
     """Binds, greets and serves. ``tell_client`` posts events to the client thread;
-    ``listen_hosts`` are the addresses to bind, ``advertise`` the host that others should dial."""
+    ``listen_hosts`` are the addresses to bind, ``door(port)`` is where others find that port."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ServerThread(CoreThread):
         security: Security,
         me: PeerRef,
         listen_hosts: tuple[str, ...],
-        advertise: str,
+        door: Callable[[int], Address],
         tell_client: Callable[[ClientEvent], None],
     ) -> None:
         super().__init__("grid-server")
@@ -57,7 +57,7 @@ class ServerThread(CoreThread):
         self._security = security
         self._me = me
         self._listen_hosts = listen_hosts
-        self._advertise = advertise
+        self._door = door
         self._tell_client = tell_client
         self._core: ServerCore | None = None
         self._listeners: list[socket.socket] = []
@@ -108,7 +108,7 @@ class ServerThread(CoreThread):
         except OSError as error:
             self._tell_client(PortTaken(port, str(error)))
             return
-        self._tell_client(PortBound(port, Address(self._advertise, port)))
+        self._tell_client(PortBound(port, self._door(port)))
 
     def _greeting(self, reign: Reign, followers: int) -> Welcome:
         python = sys.version_info[:2]
