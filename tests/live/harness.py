@@ -178,10 +178,14 @@ class Process:
 
 
 class Site:
-    """One test's host. ``environment`` is what its processes see; ``port`` the first of a span."""
+    """One test's host. ``port`` is the first of a span. Not ``alone``: other tests run in this
+    process meanwhile, so its own threads and descriptors are none of this site's business."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool = True
+    ) -> None:
         self.folder = folder
+        self._alone = alone
         self._held = reserve_ports()
         self.port = port_of(self._held[0])
         self.spool = folder / "spool"
@@ -297,14 +301,20 @@ class Site:
 
     def _leftovers(self) -> list[str]:
         left = [f"process {pid}: {command_of(pid)}" for pid in self.marked()]
-        left += [f"thread {thread.name}" for thread in self._new_threads()]
+        if self._alone:
+            left += self._own_leftovers()
+        if self.spool.exists():
+            left += [str(path) for path in self.spool.glob("*/*") if path.is_dir()]
+        left += [f"port {self.port + n}" for n in range(PORT_SPAN) if not is_free(self.port + n)]
+        return left
+
+    def _own_leftovers(self) -> list[str]:
+        """What this process has more than before."""
+        left = [f"thread {thread.name}" for thread in self._new_threads()]
         gc.collect()
         grown = len(os.listdir("/proc/self/fd")) - self._descriptors  # noqa: PTH208
         if grown > 0:
             left.append(f"{grown} descriptors: {descriptors()}")
-        if self.spool.exists():
-            left += [str(path) for path in self.spool.glob("*/*") if path.is_dir()]
-        left += [f"port {self.port + n}" for n in range(PORT_SPAN) if not is_free(self.port + n)]
         return left
 
     def _new_threads(self) -> Iterable[threading.Thread]:

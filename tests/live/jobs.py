@@ -81,7 +81,7 @@ PHASE = 64
 """Items behind one gate."""
 
 
-def gated_job(gates: list[Path]) -> Job:
-    """``PHASE`` items behind each gate. Its answer is ``answer(PHASE * len(gates))``."""
-    items = [(number, str(gates[number // PHASE])) for number in range(PHASE * len(gates))]
-    return Job(items, behind_gate, reducefn=total)
+def gated_job(gates: list[Path], each: int = PHASE, resultfn: Any = None) -> Job:
+    """So many items behind each gate. Its answer is ``answer(each * len(gates))``."""
+    items = [(number, str(gates[number // each])) for number in range(each * len(gates))]
+    return Job(items, behind_gate, reducefn=total, resultfn=resultfn)

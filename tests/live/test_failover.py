@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from peers import Job, Peer, Transaction
+from peers import Job, Transaction
 from tests.live.harness import Site, until
 from tests.live.jobs import PHASE, answer, gated_job, leave_a_trace, reducing_job, slow_job, total
 
@@ -164,6 +164,35 @@ def test_a_server_that_wakes_within_the_job_doubles_nothing(site: Site) -> None:
     until("one server for all", lambda: len(peer.status().members) == 3, 10.0)
 
 
+def test_a_frozen_peer_is_dropped_and_wakes_within_the_job(site: Site) -> None:
+    """Its tasks were given to another, its worker went on meanwhile, and it brings back all it has:
+    nothing of it counts twice."""
+    quick = {"silence_seconds": 1.5, "heartbeat_seconds": 0.25}
+    site.start("one", slots=2, **quick)
+    two = site.start("two", slots=2, **quick)
+    peer = site.here("three", **quick)
+    gates = [site.folder / f"gate{number}" for number in range(2)]
+    delivered: list[object] = []
+    txn = peer.submit(gated_job(gates, resultfn=lambda _, results: delivered.append(results)))
+    gates[0].touch()
+    past(txn, 0)
+    until("both work", lambda: len(txn.progress.peers) == 2)
+
+    def members() -> list[str]:
+        return sorted(member.name for member in peer.status().members)
+
+    two.freeze()
+    until("it is dropped", lambda: members() == ["one", "three"], 8.0)
+    two.thaw()
+    until("it is back", lambda: members() == ["one", "three", "two"], 8.0)
+    gates[1].touch()
+    assert txn.result(30) == answer(2 * PHASE)
+    until("delivered", lambda: delivered)
+    assert peer.submit(slow_job(40)).result(30) == answer(40)
+    assert delivered == [answer(2 * PHASE)]
+    assert peer.status().term == 1
+
+
 def test_a_worker_peer_is_killed_and_its_neighbour_adopts_its_outputs(site: Site) -> None:
     site.start("one", slots=1)
     site.start("two", slots=1)
@@ -208,12 +237,26 @@ def test_the_work_of_peers_that_all_died_while_a_new_one_joins(site: Site) -> No
     assert txn.progress.executed_again == 0, "the owner adopted what the dead had finished"
 
 
+CROWD = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from peers import Peer
+
+with ThreadPoolExecutor(3) as threads:
+    peers = list(threads.map(lambda n: Peer(name=f"{sys.argv[1]}.{n}", slots=0), range(3)))
+print("joined", flush=True)
+sys.stdin.read()
+for peer in peers:
+    peer.close()
+"""
+"""Three peers that start at the same moment, in one process: a third of the cost of starting."""
+
+
 def test_many_peers_started_at_the_same_moment_agree(site: Site) -> None:
     began = time.monotonic()
-    processes = [site.begin(slots=0) for _ in range(11)]
-    peer: Peer = site.here("twelfth")
-    for process in processes:
+    for process in [site.run(f"crowd{n}", CROWD, f"crowd{n}") for n in range(10)]:
         process.said("joined")
     print(f"joined after {time.monotonic() - began:.1f} s")
-    until("all twelve follow one server", lambda: len(peer.status().members) == 12, 10.0)
+    peer = site.here("visitor", serves=False)
+    until("all thirty follow one server", lambda: len(peer.status().members) == 31, 10.0)
     assert sum(member.serving for member in peer.status().members) == 1

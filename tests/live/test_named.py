@@ -3,7 +3,8 @@
 import pytest
 
 from grid.errors import NameConflict
-from peers import Job
+from peers import Job, Peer
+from tests.live.gates import reached
 from tests.live.harness import Process, Site, until
 from tests.live.jobs import answer, pairs_of, slow_job, slowly, total
 
@@ -27,6 +28,24 @@ with Peer(name=sys.argv[1], slots=2) as peer:
     print("again", txn.progress.executed_again, flush=True)
     sys.stdin.read()
 """
+
+HELD = """
+import sys
+from pathlib import Path
+from peers import Peer
+from tests.live.gates import held_answer, held_job
+
+delivered = []
+with Peer(name=sys.argv[1], slots=1) as peer:
+    print("joined", flush=True)
+    job = held_job("reducing", Path(sys.argv[2]), lambda _, results: delivered.append(results))
+    txn = peer.submit(job, name="held")
+    print("right", txn.result(40) == held_answer(), flush=True)
+    print("again", txn.progress.executed_again, flush=True)
+    sys.stdin.read()
+print("delivered", len(delivered))
+"""
+"""A named job that waits in its reduces, and an owner that counts what it is given."""
 
 RIGHT = str(sorted(answer().items()))
 
@@ -73,18 +92,32 @@ def test_a_finished_result_outlives_the_server_and_most_of_its_holders(site: Sit
     assert late.said("again") == "0"
 
 
-@pytest.mark.parametrize("victim", ["first", "other"])
-def test_an_owner_is_killed_while_others_go_on(site: Site, victim: str) -> None:
-    """The first owner's record is everyone's; that it dies must not matter."""
-    copies(site, "a")[0].said("joined")
+def owning(peer: Peer) -> set[str]:
+    """The names of those who own a transaction."""
+    return {name for transaction in peer.status().transactions for name in transaction.owners}
+
+
+@pytest.mark.parametrize("victims", ["a", "c", "bc", "sa", "sab", "sbc"])
+def test_owners_are_killed_while_others_go_on(site: Site, victims: str) -> None:
+    """``a`` is the first owner, whose record is everyone's; ``s`` is the server, and owns nothing.
+    Whoever is left gets the result, once."""
+    site.start("s")
     peer = site.here("watcher")
-    until("the first runs", lambda: peer.status().transactions)
-    copies(site, "b", "c")
-    until("three owners", lambda: len(peer.status().transactions[0].owners) == 3)
-    site.named("a" if victim == "first" else "c").kill()
-    for name in ("b", "a" if victim == "other" else "c"):
-        assert site.named(name).said("result") == RIGHT
-        assert site.named(name).said("again") == "0"
+    gate = site.folder / "gate"
+    for owners in ("a", "bc"):
+        for name in owners:
+            site.run(name, HELD, name, str(gate))
+        until("they own it", lambda last=owners: set(last) <= owning(peer))  # type: ignore[misc]
+    until("the reduces wait", reached(gate).exists)
+    for name in victims:
+        site.named(name).kill()
+    until("a reign", lambda: peer.term == (2 if "s" in victims else 1) and peer.server)
+    gate.touch()
+    for owner in [site.named(name) for name in "abc" if name not in victims]:
+        assert owner.said("right") == "True"
+        assert owner.said("again") == "0"
+        owner.leave()
+        assert "delivered 1\n" in owner.ended()
 
 
 def test_the_first_owner_dies_before_the_next_has_the_record(site: Site) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from grid.errors import BadKey, CannotJoin, Refused, WrongKey
 from peers import Peer
-from tests.live.harness import Site
-from tests.live.jobs import answer, slow_job
+from tests.live.harness import Site, until
+from tests.live.jobs import PHASE, answer, gated_job, slow_job
 
 
 @contextmanager
@@ -48,6 +48,25 @@ def test_a_stranger_on_the_port_is_passed_over(site: Site, says: bytes) -> None:
         site.start("two")
         assert len(peer.status().members) == 2
         assert peer.submit(slow_job(10)).result(10) == answer(10)
+
+
+def test_a_stranger_takes_the_port_of_a_killed_server(site: Site) -> None:
+    """It does so before the only standby can, which is stopped meanwhile."""
+    site.start("one")
+    two = site.start("two")
+    peer = site.here("visitor", serves=False)
+    gates = [site.folder / "gate0", site.folder / "gate1"]
+    txn = peer.submit(gated_job(gates))
+    gates[0].touch()
+    until("work is done", lambda: txn.progress.maps_done)
+    two.freeze()
+    site.named("one").kill()
+    with stranger(site.port, b"220 mail.example.org ESMTP\r\n"):
+        two.thaw()
+        gates[1].touch()
+        assert txn.result(20) == answer(2 * PHASE)
+        assert (txn.progress.term, txn.progress.executed_again) == (2, 0)
+        assert peer.status().address == f"127.0.0.1:{site.port + 1}"
 
 
 def test_strangers_on_all_ports_are_told(site: Site) -> None:

@@ -5,6 +5,10 @@ uniformly over the job's length. ``--chain N``: one long job during which N serv
 killed, each replaced by a new peer. Checked in every run: the result equals the sequential one, it
 came once, no finished task was executed again, nothing is left behind. Reported: the time from the
 kill to the first task that the new server gave and that was finished.
+
+``--hog MINUTES``: no faults at all, but a grid at full load whose server and another owner hold
+their interpreter's lock for two seconds again and again (``tests/witness``). Checked: nobody takes
+anybody for dead. Reported: the term, the jobs done, and the longest silence that was judged.
 """
 
 import argparse
@@ -23,7 +27,8 @@ import pytest
 from grid.job import Job
 from peers import Peer, Transaction
 from tests.live.harness import Process, Site, until
-from tests.live.jobs import answer, slowly, total
+from tests.live.jobs import answer, gated_job, slowly, total
+from tests.witness.witness import Witness, complaints
 
 ITEMS = 300
 SLOTS = 2
@@ -58,10 +63,14 @@ def site() -> Iterator[Site]:
 class Watched:
     """A submitted job whose deliveries are counted."""
 
-    def __init__(self, peer: Peer, items: int) -> None:
+    def __init__(self, peer: Peer, items: int, gates: list[Path] | None = None) -> None:
+        """``gates``, if any, are files that let an equal part of the items go each."""
         self.items = items
         self.delivered = 0
-        job = Job(list(range(items)), slowly, reducefn=total, resultfn=self._count)
+        if gates:
+            job = gated_job(gates, items // len(gates), self._count)
+        else:
+            job = Job(list(range(items)), slowly, reducefn=total, resultfn=self._count)
         self.txn: Transaction = peer.submit(job)
 
     def _count(self, _results: object) -> None:
@@ -98,19 +107,23 @@ def kill_once(rng: random.Random) -> Outcome:
 
 
 def kill_in_turn(count: int, rng: random.Random) -> list[Outcome]:
-    """One job, many servers."""
+    """One job, many servers. Each kill opens a gate, so that there is work however long a new peer
+    takes to start."""
     with site() as here:
         living: list[Process] = [here.start(slots=SLOTS) for _ in range(3)]
         owner = here.here("owner", serves=False)
-        watched = Watched(owner, 400 * count)
+        gates = [here.folder / f"gate{number}" for number in range(count + 1)]
+        watched = Watched(owner, ITEMS * len(gates), gates)
+        gates[0].touch()
         times: list[float | None] = []
-        for _ in range(count):
+        for gate in gates[1:]:
             until("progress", lambda: watched.txn.progress.tasks_this_term > 3)
             time.sleep(rng.uniform(0.0, 0.3))
             name = owner.status().server
             victim = next(process for process in living if process.name == name)
             living.remove(victim)
             term = watched.txn.progress.term
+            gate.touch()
             victim.kill()
             times.append(watched.recovered_after(term, time.monotonic()))
             living.append(here.start(slots=SLOTS))
@@ -122,9 +135,9 @@ def report(outcomes: list[Outcome]) -> bool:
     """Print the distribution; tell whether all was right."""
     times = sorted(1000 * o.seconds for o in outcomes if o.seconds is not None)
     if times:
-        p95 = times[min(len(times) - 1, round(0.95 * len(times)))]
+        p95, p99 = (times[min(len(times) - 1, round(q * len(times)))] for q in (0.95, 0.99))
         print(
-            f"recovery in ms: median {statistics.median(times):.0f}, p95 {p95:.0f}, "
+            f"recovery in ms: median {statistics.median(times):.0f}, p95 {p95:.0f}, p99 {p99:.0f}, "
             f"min {times[0]:.0f}, max {times[-1]:.0f} ({len(times)} of {len(outcomes)} kills; in "
             "the others the job was over before a task was needed)"
         )
@@ -135,13 +148,32 @@ def report(outcomes: list[Outcome]) -> bool:
     return not (wrong or doubled or again)
 
 
+def hog(minutes: float) -> bool:
+    """Full load and held locks for so long; tell whether nobody minded."""
+    with tempfile.TemporaryDirectory(prefix="peergrid-soak-") as folder:
+        witness = Witness(Path(folder))
+        try:
+            while witness.age < 60 * minutes:
+                time.sleep(1.0)
+                if complaints(witness.account()):
+                    break
+            account = witness.account()
+        finally:
+            witness.close()
+    print(account)
+    wrong = complaints(account)
+    print(*(f"WRONG: {line}" for line in wrong), sep="\n")
+    return not wrong and account.jobs > 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
     parser.add_argument("--runs", type=int, default=0, help="jobs with one kill each")
     parser.add_argument("--chain", type=int, default=0, help="kills of servers during one job")
+    parser.add_argument("--hog", type=float, default=0, metavar="MINUTES", help="of no faults")
     parser.add_argument("--seed", type=int, default=1, help="of the kill times")
     args = parser.parse_args()
-    if not args.runs and not args.chain:
+    if not args.runs and not args.chain and not args.hog:
         args.runs = 20
     rng = random.Random(args.seed)
     good = True
@@ -151,6 +183,9 @@ def main() -> int:
     if args.chain:
         print(f"one job, {args.chain} servers killed in turn")
         good &= report(kill_in_turn(args.chain, rng))
+    if args.hog:
+        print(f"{args.hog:g} minutes at full load, interpreters held, no faults")
+        good &= hog(args.hog)
     return 0 if good else 1
 
 
