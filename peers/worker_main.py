@@ -10,8 +10,10 @@ The helper reports every exit. When the peer goes, however it goes, the control 
 helper kills all groups and ends. When the helper goes, the kernel kills its workers
 (``die_with_parent``); where the kernel cannot, each worker watches its own channel.
 
-Ctrl-C in the terminal is for the peer to decide about, so helper and workers ignore it. Nothing
-of the peer's ``GRID_*`` environment gets here: it may hold secrets, and this runs user code.
+Ctrl-C in the terminal is for the peer to decide about, so helper and workers ignore it; so does
+the helper what else a terminal sends (``TERMINAL_SIGNALS``), or it would die without its workers'
+groups. Nothing of the peer's ``GRID_*`` environment gets here: it may hold secrets, and this runs
+user code.
 """
 
 import gc
@@ -50,6 +52,10 @@ from peers.worker_page import Page
 NICE = 5
 """Below the threads that keep the grid alive, above what asks to run only when idle."""
 
+TERMINAL_SIGNALS = (signal.SIGHUP, signal.SIGQUIT)
+"""Of a terminal that is closed, and of Ctrl-\\: what they end is the peer, and with it the helper.
+Workers lead groups of their own and do not get them."""
+
 GC_THRESHOLDS = (200_000, 10, 10)
 """The cyclic collector looks a few times a second at most. It is not off: a user function that
 leaves cycles behind must not eat the machine."""
@@ -62,7 +68,8 @@ _to_helper: msgspec.msgpack.Decoder[ToHelper] = msgspec.msgpack.Decoder(ToHelper
 
 def main(control_fd: int, peer_pid: int) -> None:
     """Serve as helper of the process ``peer_pid`` until it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, *TERMINAL_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
     sys.argv[:] = [""]
     sys.modules["__main__"] = ModuleType("__main__")  # empty, to be lent the names of scripts
     helper = Helper(socket.socket(fileno=control_fd))
@@ -148,8 +155,8 @@ class Helper:
         """In the child: shed all that is the helper's, and work. Does not return."""
         try:
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            for number in (signal.SIGCHLD, signal.SIGTERM, *TERMINAL_SIGNALS):
+                signal.signal(number, signal.SIG_DFL)
             _lead_group(0)
             able = die_with_parent(helper, signal.SIGKILL)
             self._control.close()

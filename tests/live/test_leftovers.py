@@ -2,31 +2,109 @@
 
 import os
 import signal
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from peers import Job
-from tests.live.harness import Site, is_free, until
+from tests.live.harness import Process, Site, alive, is_free, until
 from tests.live.jobs import answer, forever, slow_job
 
-LOOPS = """
+VICTIM = """
+import itertools, os, signal, subprocess, sys, threading, time
+from pathlib import Path
 from peers import Job, Peer
-import subprocess, sys
 
-def forever(key, value):
-    if value == 2:
+def busy(key, how):
+    Path(how).touch()
+    if how == "loop":
+        while True: pass
+    if how == "loop in C":
+        sum(itertools.repeat(0))
+    if how == "blocking read":
+        os.read(os.pipe()[0], 1)
+    if how == "child":
         subprocess.run(["sleep", "1000"])
-    while True:
-        pass
+    if how == "fork":
+        os.fork()
+        os.read(os.pipe()[0], 1)
 
-with Peer(slots=2) as peer:
-    peer.submit(Job([1, 2], forever))
-    while peer.status().members[0].running < 2:
-        pass
-    print("running", flush=True)
+WORK = ["loop", "loop in C", "blocking read", "child", "fork"]
+
+def wait():
+    while not all(map(os.path.exists, WORK)):
+        time.sleep(0.01)
+    print("at work", flush=True)
+
+def stay():
+    wait()
     sys.stdin.read()
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def begin():
+    peer = Peer(slots=len(WORK))
+    peer.submit(Job(WORK, busy))
+    return peer
+
+class Deadly:
+    #A datasource that is the end of its peer when its keys are listed, or a value is asked.
+    def __init__(self, when):
+        self.when = when
+    def __iter__(self):
+        yield "key"
+        self.when == "listing" and die()
+    def __getitem__(self, key):
+        die()
+
+def submit_deadly(when):
+    peer = Peer(slots=1)
+    peer.submit(Job(Deadly(when), busy))
+    stay()
+
+def children():
+    return [pid for task in Path("/proc/self/task").iterdir()
+            for pid in (task / "children").read_text().split()]
+
+def die_with_the_first_child():
+    while not children():
+        pass
+    die()
+
 """
+"""A peer whose workers are busy in every way that is hard to end; how it dies is added."""
+
+SIGNALS = {
+    "killed": [signal.SIGKILL],
+    "terminated": [signal.SIGTERM],
+    "interrupted": [signal.SIGINT],
+    "stopped, then killed": [signal.SIGSTOP, signal.SIGKILL],
+    "stopped, then terminated": [signal.SIGSTOP, signal.SIGTERM, signal.SIGCONT],
+}
+"""What is sent to it while it works."""
+
+KEYS = {"hung up": signal.SIGHUP, "interrupted": signal.SIGINT, "quit": signal.SIGQUIT}
+"""What its terminal sends to all that it sees of it: the helper of its workers too."""
+
+DEATHS = {
+    "os._exit": (3, "begin(); wait(); os._exit(3)"),
+    "abort": (-signal.SIGABRT, "begin(); wait(); os.abort()"),
+    "sys.exit": (3, "peer = begin(); wait(); sys.exit(3)"),
+    "sys.exit, closing": (3, "with begin(): wait(); sys.exit(3)"),
+    "nobody catches it": (1, "peer = begin(); wait(); 1 // 0"),
+    "nobody catches it, closing": (1, "with begin(): wait(); 1 // 0"),
+    "the script ends": (0, "peer = begin(); wait()"),
+    "another program": (0, "peer = begin(); wait(); os.execlp('true', 'true')"),
+    "while workers start": (
+        -signal.SIGKILL,
+        "threading.Thread(target=die_with_the_first_child).start(); begin(); stay()",
+    ),
+    "while it lists keys": (-signal.SIGKILL, "submit_deadly('listing')"),
+    "while it gives values": (-signal.SIGKILL, "submit_deadly('giving')"),
+}
+"""What it does to itself, and the exit code by which to know that it did."""
 
 
 def folders(site: Site) -> list[Path]:
@@ -34,18 +112,64 @@ def folders(site: Site) -> list[Path]:
     return [path.parent for path in site.spool.glob("*/*/lock")]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_no_worker_outlives_its_peer(site: Site, how: signal.Signals) -> None:
-    process = site.run("loops", LOOPS)
-    process.said("running")
-    until("workers run", lambda: len(site.marked()) >= 4)  # peer, helper, two workers
-    process.process.send_signal(how)
-    process.process.wait(10)
-    until("everyone is gone", lambda: not site.marked(), 5.0)
+def goes_with_all_its_workers(site: Site, victim: Process, *but: Process) -> None:
+    """It ends, and nothing that it started is left, though nobody tidies up after it."""
+    until(f"{victim.name} ends", lambda: victim.process.poll() is not None, 10.0)
+    spared = {process.pid for process in but}
+    until("all that it started is gone", lambda: not set(site.marked()) - spared, 5.0)
+
+
+@pytest.mark.parametrize("how", SIGNALS)
+def test_no_worker_outlives_its_peer_however_it_is_ended(site: Site, how: str) -> None:
+    """A peer that survives it takes over its port and its part of the spool."""
+    victim = site.run("victim", VICTIM + "peer = begin(); stay()")
+    victim.said("at work")
+    survivor = site.start("survivor", slots=0)
+    for number in SIGNALS[how]:
+        victim.process.send_signal(number)
+    goes_with_all_its_workers(site, victim, survivor)
+    until("the survivor has tidied up", lambda: len(folders(site)) == 1)
+
+
+@pytest.mark.parametrize("how", KEYS)
+def test_what_user_code_started_dies_with_a_closed_terminal(site: Site, how: str) -> None:
+    victim = site.run("victim", VICTIM + "peer = begin(); stay()", start_new_session=True)
+    victim.said("at work")
+    survivor = site.start("survivor", slots=0)
+    os.killpg(victim.pid, KEYS[how])
+    goes_with_all_its_workers(site, victim, survivor)
+    until("the survivor has tidied up", lambda: len(folders(site)) == 1)
+
+
+@pytest.mark.parametrize("how", DEATHS)
+def test_no_worker_outlives_its_peer_however_it_ends(site: Site, how: str) -> None:
+    """The next peer tidies up after it."""
+    code, script = DEATHS[how]
+    victim = site.run("victim", VICTIM + script)
+    goes_with_all_its_workers(site, victim)
+    assert victim.process.returncode == code, victim.err
     assert is_free(site.port)
-    assert folders(site), "nobody was there to tidy up"
-    site.start("next")
+    site.start("next", slots=0)
     until("the next peer has tidied up", lambda: len(folders(site)) == 1)
+
+
+def test_no_worker_outlives_its_peer_though_a_fork_of_it_lives_on(site: Site) -> None:
+    script = """
+    peer = begin()
+    wait()
+    if os.fork():
+        die()
+    Path("fork").write_text(str(os.getpid()))
+    sys.stdin.read()
+    """
+    victim = site.run("victim", VICTIM + textwrap.dedent(script))
+    told = site.folder / "fork"
+    fork = int(until("the fork tells its number", lambda: told.exists() and told.read_text()))
+    until("only the fork is left", lambda: site.marked() == [fork], 5.0)
+    site.start("next", slots=0)
+    until("the next peer has tidied up", lambda: len(folders(site)) == 1)
+    victim.leave()
+    until("the fork has left", lambda: not alive(fork))
 
 
 def test_outputs_that_nobody_can_claim_are_swept_at_the_next_start(site: Site) -> None:
