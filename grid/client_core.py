@@ -453,7 +453,7 @@ class ClientCore:
             return
         match message:
             case Beat():
-                self.election.members = message.members
+                self._do(self.election.heard(message))
             case Joined():
                 self._server = message.server
                 self._do(self.election.told(message.reign, message.successors, message.members))

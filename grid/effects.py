@@ -136,7 +136,7 @@ class RoleChanged:
 class Warn:
     """Something a user should know for as long as it lasts; without text it is over."""
 
-    kind: Literal["alone", "names"]
+    kind: Literal["alone", "names", "quorum"]
     text: str
 
 

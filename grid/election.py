@@ -69,7 +69,7 @@ from grid.events import (
     RivalHeard,
     Started,
 )
-from grid.messages import NO_REIGN, Address, Claim, PeerRef, Reign, Successor
+from grid.messages import NO_REIGN, Address, Beat, Claim, PeerRef, Reign, Successor
 from grid.places import Places
 from grid.search import Search, Vouch, claim
 from grid.settings import Settings
@@ -505,6 +505,17 @@ class Election:
         self.members = members
         alone = self._warn("alone", "") if members > 1 else []
         return [*alone, *(self._point() if changed and self._pointing else ())]
+
+    def heard(self, beat: Beat) -> list[ClientEffect]:
+        """The followed server lives."""
+        self.members = beat.members
+        if not beat.lacking:
+            return self._warn("quorum", "")
+        return self._warn(
+            "quorum",
+            f"the grid works at nothing until {beat.lacking} more peers join: "
+            "it has less than its quorum",
+        )
 
     # -- signposts ---------------------------------------------------------------------
 

@@ -270,9 +270,11 @@ class Paired(Struct, frozen=True, tag=True):
 
 
 class Beat(Struct, frozen=True, tag=True):
-    """I live. Sent both ways every heartbeat; a server says how many members it has."""
+    """I live. Sent both ways every heartbeat; a server says how many members it has, and how many
+    it lacks to its quorum."""
 
     members: Count = 0
+    lacking: Count = 0
 
 
 # ------------------------------------------------------------------------------ client to server
@@ -615,6 +617,8 @@ class Status(Struct, frozen=True, tag=True):
     server: PeerRef
     members: tuple[MemberStatus, ...]
     transactions: tuple[TransactionStatus, ...]
+    lacking: Count = 0
+    """So many members more, and there is a quorum."""
 
 
 # ------------------------------------------------------------------------------ peer to peer

@@ -93,7 +93,9 @@ class ServerCore:
         if not self._ended:
             self._on_time(now)
             self._settle_if_due(now)
-            self.dispatcher.give(now)
+            self._count_quorum()
+            if not self.state.lacking:
+                self.dispatcher.give(now)
             self._tell_followers()
         return self.state.flush()
 
@@ -345,6 +347,16 @@ class ServerCore:
             for member in self.state.roster:
                 self.state.send(member, Successors(successors, len(self.state.roster)))
 
+    def _count_quorum(self) -> None:
+        """Without enough members that could serve, this may be the lesser part of a cut grid."""
+        if not self.settings.quorum:
+            return
+        before = self.state.lacking
+        able = sum(member.serves for member in self.state.roster)
+        self.state.lacking = max(0, self.settings.quorum - able)
+        if before and not self.state.lacking:
+            self._advance_all()
+
     def _tell_followers(self) -> None:
         followers = sum(not m.local and m.serves for m in self.state.roster)
         if followers != self._followers:
@@ -377,8 +389,9 @@ class ServerCore:
         self._beat_at = now + self.settings.heartbeat_seconds
         for link in self._detector.silent(now):
             self._shut_out(link, now, "it is silent")
+        beat = Beat(len(self.state.roster), self.state.lacking)
         for member in list(self.state.roster):
-            self.state.send(member, Beat(len(self.state.roster)))
+            self.state.send(member, beat)
             if member.unclaimed and now >= member.unclaimed_until:
                 for attempt in member.unclaimed:
                     self.state.send(member, CancelTask(attempt))
@@ -401,6 +414,7 @@ class ServerCore:
             transactions=tuple(
                 self._transaction_status(t.meta.record) for t in self.state.registry
             ),
+            lacking=self.state.lacking,
         )
 
     def _member_status(self, member: Member) -> MemberStatus:

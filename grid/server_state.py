@@ -43,6 +43,8 @@ class ServerState:
         """Dead peers whose whole estate has been announced by the one who adopted it."""
         self.settled = True
         """Whether everyone who was a member before this reign had the time to report."""
+        self.lacking = 0
+        """So many members more, and there is a quorum: until then nothing is given or ended."""
         self._effects: list[ServerEffect] = []
         self._orders: list[tuple[Member, Assign]] = []
         self._accepted: list[tuple[Member, Accepted]] = []

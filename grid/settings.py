@@ -99,6 +99,8 @@ class Settings:
         if not 0 <= self.slots <= SLOTS_MAX:
             raise Misuse(f"slots={self.slots}: use 0 to only submit, or how many tasks run at once")
         check_name(self.grid, "grid")
+        if self.quorum < 0:
+            raise Misuse(f"quorum={self.quorum}: use 0 for none, or how many peers must be there")
         if self.silence_seconds < 2 * self.heartbeat_seconds:
             raise Misuse(
                 f"silence_seconds={self.silence_seconds} leaves no room for two heartbeats of "

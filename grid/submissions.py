@@ -177,7 +177,9 @@ class Submissions:
         self.deliver(txn)
 
     def deliver(self, txn: Transaction) -> None:
-        """Tell every owner that has not been told how it ended."""
+        """Tell every owner that has not been told how it ended. Without a quorum nobody is."""
+        if self._state.lacking:
+            return
         waiting = [owner for owner in txn.owners.values() if not owner.told]
         if waiting and txn.state == "finished" and not txn.complete:
             txn.state = "running"  # some was lost since: it runs again, then they are told
