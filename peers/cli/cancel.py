@@ -14,6 +14,7 @@ from grid.errors import CannotJoin, GridError, Misuse
 from grid.messages import TransactionStatus
 from grid.suggest import did_you_mean
 from peers.cli.options import add_command, add_grid_options, ask, visit
+from peers.cli.printing import add_json_option, print_json
 from peers.cli.tables import RECORD_SHOWN
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def add(commands: Any) -> None:
     """Describe the arguments."""
     parser = add_command(commands, "cancel", run, "end a transaction for everyone", _DESCRIPTION)
     parser.add_argument("which", metavar="NAME|RECORD", help="as `grid jobs` shows it")
+    add_json_option(parser, "what was ended, as one JSON object")
     add_grid_options(parser)
 
 
@@ -51,7 +53,10 @@ def run(args: argparse.Namespace) -> int:
         found = find(args.which, ask(peer).transactions)
         peer.end(found.record)
         _wait_ended(peer, found.record)
-    print(f"cancelled {_label(found)}", file=sys.stderr)
+    if args.json:
+        print_json({"record": found.record, "name": found.name})
+    else:
+        print(f"cancelled {_label(found)}", file=sys.stderr)
     return 0
 
 

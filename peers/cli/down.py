@@ -5,25 +5,38 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from peers.cli.options import add_command, add_grid_options, visit
+from peers.cli.printing import add_json_option, print_json
 
 if TYPE_CHECKING:
     from peers.peer import Peer
 
-STILL_SECONDS = 1.5
-"""A roster that did not change for so long has settled: leaving takes a fraction of it."""
+STILL_SECONDS = 5.0
+"""A roster that did not change for so long has settled: leaving takes a fraction of it, save on a
+busy machine. Only who has scripts in the grid waits for it."""
 
-DOWN_SECONDS = 15.0
+NOBODY_SECONDS = 2.5
+"""If no server has answered for so long, nobody was left to take over."""
+
+DOWN_SECONDS = 30.0
 POLL_SECONDS = 0.1
 
 _DESCRIPTION = """\
-End every peer of the grid that `grid up` started. Scripts of yours that hold a Peer
-go on; how many remain is said. The exit status is 1 if no grid answers.
+End every peer of the grid that `grid up` started, on all its hosts. Scripts of yours
+that hold a Peer go on; how many remain is said. (A script may heed it too, by
+`peer.wait_until_down()`.)
+
+  grid down
+  grid down --json               {"left": 3, "remaining": 0}
+
+What was running for others goes on if peers remain. The exit status is 1 if no grid
+answers.
 """
 
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
     parser = add_command(commands, "down", run, "end all `grid up` peers", _DESCRIPTION)
+    add_json_option(parser, "one JSON object")
     add_grid_options(parser)
 
 
@@ -34,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
         peer.shut_grid_down()
         remaining = _settled(peer, before)
     left = len(before - remaining)
+    if args.json:
+        print_json({"left": left, "remaining": len(remaining)})
+        return 0
     print(f"{left} {'peer' if left == 1 else 'peers'} left, {_remain(len(remaining))}")
     return 0
 
@@ -63,7 +79,7 @@ def _settled(peer: "Peer", before: set[str]) -> set[str]:
 def _peers(peer: "Peer") -> set[str] | None:
     """The ids of all peers that are no visitors; None if no server answers any more."""
     try:
-        members = peer.status(STILL_SECONDS).members
+        members = peer.status(NOBODY_SECONDS).members
     except TimeoutError:
         return None
     return {member.peer for member in members if not member.visitor}

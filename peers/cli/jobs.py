@@ -1,17 +1,22 @@
 """``grid jobs``: the transactions of the grid. For people, or with ``--json`` for scripts."""
 
 import argparse
-import json
 from typing import Any
 
 import msgspec
 
 from peers.cli.options import add_command, add_grid_options, ask, visit
+from peers.cli.printing import add_json_option, print_json
 from peers.cli.tables import make_console, transactions_table
 
 _DESCRIPTION = """\
 Show the grid's transactions: the record each of them runs, its name, how far it is,
-and the peers that own it. States:
+and the peers that own it.
+
+  grid jobs
+  grid jobs --json | jq -r '.[] | select(.state == "running") | .name'
+
+States:
 
   running    tasks are given to peers
   finished   its owners are fetching the result
@@ -26,7 +31,7 @@ The exit status is 1 if no grid answers; a grid without transactions is no error
 def add(commands: Any) -> None:
     """Describe the arguments."""
     parser = add_command(commands, "jobs", run, "which transactions there are", _DESCRIPTION)
-    parser.add_argument("--json", action="store_true", help="a JSON list, for scripts")
+    add_json_option(parser, "a JSON list")
     add_grid_options(parser)
 
 
@@ -35,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     with visit(args) as peer:
         transactions = ask(peer).transactions
     if args.json:
-        print(json.dumps([msgspec.to_builtins(txn) for txn in transactions], indent=2))
+        print_json([msgspec.to_builtins(txn) for txn in transactions])
     elif transactions:
         make_console().print(transactions_table(transactions))
     else:

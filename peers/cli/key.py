@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from peers.cli.options import add_command, add_grid_options, configuration
+from peers.cli.printing import add_json_option, print_json
 from peers.keys import KEY_FILE_VARIABLE, find_key, new_key_file
 from peers.security import key_tag
 
@@ -24,6 +25,7 @@ def add(commands: Any) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--new", metavar="FILE", help="make a new random key in FILE")
     what.add_argument("--show", action="store_true", help="print the secret itself, nothing else")
+    add_json_option(parser, "one JSON object")
     add_grid_options(parser)
 
 
@@ -31,18 +33,30 @@ def run(args: argparse.Namespace) -> int:
     """Make a key, show it, or say which it is."""
     if args.new is not None:
         path = new_key_file(args.new)
-        print(f"made {path}")
-        print(f"Use it on every host: --key-file {path}, or {KEY_FILE_VARIABLE}={path}")
+        how = f"--key-file {path}, or {KEY_FILE_VARIABLE}={path}"
+        _say(args, {"path": str(path)}, f"made {path}\nUse it on every host: {how}")
         return 0
     meant = configuration(args)
     key = find_key(
         password=meant.password, key_file=meant.key_file, loopback_only=meant.loopback_only
     )
     if args.show:
-        print(key.reveal())
+        _say(args, {"key": key.reveal()}, key.reveal())
         return 0
     grid = meant.settings.grid
-    print(f"path    {key.path or '-'}")
-    print(f"source  {key.source}")
-    print(f"tag     {key_tag(grid, key)} (of this key in the grid named {grid!r})")
+    kept, tag = str(key.path) if key.path else None, key_tag(grid, key)
+    _say(
+        args,
+        {"path": kept, "source": key.source, "tag": tag, "grid": grid},
+        f"path    {kept or '-'}\n"
+        f"source  {key.source}\n"
+        f"tag     {tag} (of this key in the grid named {grid!r})",
+    )
     return 0
+
+
+def _say(args: argparse.Namespace, facts: dict[str, Any], text: str) -> None:
+    if args.json:
+        print_json(facts)
+    else:
+        print(text)

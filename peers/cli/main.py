@@ -38,12 +38,21 @@ like, then give it work from any of them:
   grid result NAME            print the result of a named transaction again
   grid cancel NAME            end a transaction for everyone
   grid repl                   count words, line by line
+  grid key                    which key is used; --new FILE makes one for several hosts
   grid down                   end every peer that `grid up` started
 """
 
 _EPILOG = """\
 Settings come from flags, then from GRID_* variables (GRID_HOSTS, GRID_PORT, ...), and
-should be the same on every host. `grid COMMAND --help` explains each command.
+should be the same on every host. `grid COMMAND --help` explains each command, with
+examples. For scripts: what is found goes to stdout, all else to stderr; every command
+takes --json.
+
+exit status:
+  0    it was done
+  1    it could not be done: no grid answers, the job failed, there is no such result
+  2    the command was wrong
+  130  Ctrl-C ended it (128 + N: signal N did); what it had submitted is withdrawn
 """
 
 

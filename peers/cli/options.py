@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 VISIT_SECONDS = 1.5
 """How long a command looks for a grid: several times what a failover takes on one host."""
 
+SILENT_SECONDS = 8.0
+"""How much longer it looks if somebody holds a port and says nothing: a frozen server is replaced
+by then, and one of an overloaded machine has answered."""
+
 ANSWER_SECONDS = 5.0
 """A server that was joined a moment ago and does not answer in this time has died: longer than a
 failover."""
@@ -154,12 +158,11 @@ def configuration(args: argparse.Namespace) -> Configuration:
 def visit(args: argparse.Namespace) -> "Iterator[Peer]":
     """Join the grid without serving or working, and leave it again. Raises ``CannotJoin``."""
     settings = given(args)
-    if "GRID_JOIN_TIMEOUT" not in os.environ:
-        settings.setdefault("join_timeout", VISIT_SECONDS)
+    told = "join_timeout" in settings or "GRID_JOIN_TIMEOUT" in os.environ
     # GRID_SLOTS and GRID_NAME are about peers that stay; a command is another process.
     name = f"grid-{args.parser.prog.split()[-1]}-{os.getpid()}"
     try:
-        peer = peers.Peer(**settings, slots=0, serves=False, name=name)
+        peer = _visitor(settings | {"name": name}, () if told else (VISIT_SECONDS, SILENT_SECONDS))
     except CannotJoin as error:
         if type(error) is not CannotJoin:
             raise  # a grid answered and said no: that says more
@@ -167,6 +170,19 @@ def visit(args: argparse.Namespace) -> "Iterator[Peer]":
         raise CannotJoin(_nobody(configuration(args), str(error))) from error
     with peer:
         yield peer
+
+
+def _visitor(settings: dict[str, Any], looks: tuple[float, ...]) -> "Peer":
+    """Join, looking for so long, and again if somebody was silent. Raises ``CannotJoin``."""
+    if not looks:
+        return peers.Peer(**settings, slots=0, serves=False)
+    try:
+        return peers.Peer(**settings, slots=0, serves=False, join_timeout=looks[0])
+    except CannotJoin as error:
+        if len(looks) == 1 or ": silent (" not in str(error):
+            raise
+    log.info("somebody is there and silent: looking for %g s more", looks[1])
+    return _visitor(settings, looks[1:])
 
 
 def ask(peer: "Peer") -> "PeerStatus":

@@ -28,6 +28,21 @@ LINES_ON_TERMINAL = 50
 """More would push what was said before off the screen."""
 
 
+def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add ``--json``; ``what`` it prints, for people."""
+    parser.add_argument("--json", action="store_true", help=f"{what}, for scripts")
+
+
+def print_json(value: Any) -> None:
+    """Print one value, as plain as JSON, over several lines."""
+    print(json.dumps(value, indent=2))
+
+
+def print_json_line(value: Any) -> None:
+    """Print one value on one line, at once: for those who read along."""
+    print(json.dumps(value), flush=True)
+
+
 def add_result_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how results are written."""
     results = parser.add_argument_group("results")

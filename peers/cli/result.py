@@ -6,18 +6,23 @@ The name is all that is needed: the peers that keep the result give it to whoeve
 import argparse
 import sys
 from contextlib import redirect_stdout
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from grid.errors import Misuse
-from peers.cli.options import add_command, add_grid_options, visit
+from grid.errors import Misuse, NoResult
+from grid.suggest import did_you_mean
+from peers.cli.options import add_command, add_grid_options, ask, visit
 from peers.cli.printing import add_result_options, check_result_options, print_results
 from peers.cli.waiting import wait_shown
+
+if TYPE_CHECKING:
+    from peers.peer import Peer
 
 _DESCRIPTION = """\
 Print the result of a named transaction that has finished, as `grid submit` does:
 
   grid submit wordcount:job --name words
   grid result words
+  grid result words --output words.json
 
 Results are kept for some minutes after the last owner got its own; `grid jobs` shows
 them as retained. The exit status is 1 if there is none of that name (yet, or any
@@ -42,5 +47,17 @@ def run(args: argparse.Namespace) -> int:
         transaction = peer.fetch(args.name)
         with redirect_stdout(sys.stderr):
             wait_shown(peer, transaction)
-        print_results(transaction.items(), args)
+        try:
+            results = transaction.items()
+        except NoResult as error:
+            raise NoResult(f"{error}{_hint(peer, args.name)}") from error
+        print_results(results, args)
     return 0
+
+
+def _hint(peer: "Peer", name: str) -> str:
+    """Which other name may have been meant."""
+    names = [txn.name for txn in ask(peer).transactions if txn.name]
+    if name in names:
+        return ""
+    return did_you_mean(name, names) or "; `grid jobs` shows the names there are"

@@ -4,7 +4,6 @@ The process that asks is a visitor of the grid for a moment; it is left out of w
 """
 
 import argparse
-import json
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +11,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 
 from peers.cli.options import add_command, add_grid_options, ask, visit
+from peers.cli.printing import add_json_option, print_json
 from peers.cli.tables import make_console, make_table, transactions_table
 
 if TYPE_CHECKING:
@@ -19,14 +19,21 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Show the grid: its server and term, its peers with their slots, and its transactions.
-The exit status is 1 if no grid answers.
+
+  grid status
+  grid status --json | jq .slots
+  grid status --port 11300 --grid night      # another grid than the usual one
+
+A peer serves, or is a standby that takes over when the server dies, or is a visitor: a
+command that asks or waits. `running` counts the tasks it works on now, `holds` what it
+keeps of their outputs. The exit status is 1 if no grid answers.
 """
 
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
     parser = add_command(commands, "status", run, "who serves, who is there", _DESCRIPTION)
-    parser.add_argument("--json", action="store_true", help="one JSON object, for scripts")
+    add_json_option(parser, "one JSON object")
     add_grid_options(parser)
 
 
@@ -36,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         status = ask(peer)
         me = peer.id
     if args.json:
-        print(json.dumps(as_json(status, me), indent=2))
+        print_json(as_json(status, me))
     else:
         _show(status, me)
     return 0
@@ -65,12 +72,15 @@ def _show(status: "PeerStatus", me: str) -> None:
         f"[bold]{escape(status.server)}[/] serves at {escape(status.address)}, term {status.term}: "
         f"{counts}"
     )
-    table = make_table("peer", "role", "slots", "running", "holds", "host")
+    several = len({member.host for member in members}) > 1
+    hosts = ("host",) if several else ()  # on one host it would say nothing
+    table = make_table("peer", "role", "slots", "running", "holds", *hosts)
     for member in members:
         role = "serves" if member.serving else "visitor" if member.visitor else "standby"
         holds = decimal(member.held_bytes) if member.held_bytes else "-"
         numbers = (str(member.slots), str(member.running), holds)
-        table.add_row(escape(member.name), role, *numbers, member.host)
+        host = (member.host,) if several else ()
+        table.add_row(escape(member.name), role, *numbers, *host)
     console.print(table)
     if status.transactions:
         console.print(transactions_table(status.transactions))

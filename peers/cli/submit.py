@@ -12,6 +12,7 @@ import sys
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
+from grid.errors import Misuse, TransactionFailed
 from peers.cli.loading import load_job
 from peers.cli.options import add_command, add_grid_options, visit
 from peers.cli.printing import add_result_options, check_result_options, print_results
@@ -39,8 +40,14 @@ folder, or a function that makes one. For this wordcount.py, `grid submit wordco
 
   job = Job(Files("books/*.txt"), words, reducefn=total)
 
-Results are printed as lines of key, tab, value. The exit status is 1 if the job failed
-or no grid answers. Ctrl-C cancels the job.
+Results are printed as lines of key, tab, value, or written as the flags say:
+
+  grid submit wordcount:job --output counts.json
+  grid submit wordcount:job --name words       # `grid result words` prints it again
+  grid submit wordcount:job --on-error skip    # without the items whose function raises
+
+On a terminal bars show how far it is. Ctrl-C cancels the job. The exit status is 1 if
+the job failed or no grid answers.
 """
 
 
@@ -92,7 +99,10 @@ def _finished(peer: "Peer", job: "Job", args: argparse.Namespace) -> "Transactio
             transaction.cancel()
             print(f"{args.parser.prog}: cancelled", file=sys.stderr)
             raise
-        transaction.items()  # raises, if it failed
+        try:
+            transaction.items()  # raises, if it failed
+        except Misuse as error:
+            raise TransactionFailed(str(error)) from error  # by the job: the command was right
     return transaction
 
 

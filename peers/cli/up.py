@@ -18,6 +18,7 @@ from peers.cli.options import (
     add_peer_options,
     given,
 )
+from peers.cli.printing import add_json_option, print_json_line
 
 if TYPE_CHECKING:
     from peers.peer import Peer
@@ -29,13 +30,21 @@ _DESCRIPTION = """\
 Run a peer that stays: it joins the grid, or serves if there is none, and runs tasks.
 
 Start it in as many terminals or on as many hosts as you like, each time with the same
-settings. None of them is special: any may be killed. Ctrl-C leaves well.
+settings. None of them is special: any may be killed.
+
+  grid up
+  grid up --slots 2 --name small
+  grid up --hosts node1,node2 --key-file grid.key     # the same on node1 and node2
+
+It says on stdout what it is, and when that changes. Ctrl-C, SIGTERM, SIGHUP and `grid
+down` make it leave well, with exit status 0; a second Ctrl-C ends it at once.
 """
 
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
     parser = add_command(commands, "up", run, "run a peer that stays", _DESCRIPTION)
+    add_json_option(parser, "each event as a line of JSON")
     add_peer_options(parser)
     add_grid_options(parser)
 
@@ -56,24 +65,42 @@ class Farewell:
 def run(args: argparse.Namespace) -> int:
     """Stay until a signal or ``grid down``."""
     farewell = Farewell()
+
+    def say(event: str, text: str, **facts: Any) -> None:
+        if args.json:
+            print_json_line({"event": event, "peer": peer.name, **facts})
+        else:
+            print(f"{peer.name} {text}", flush=True)
+
     with peers.Peer(**given(args, *PEER_SETTINGS)) as peer:
-        print(_introduction(peer), flush=True)
         serving = peer.serving
+        text, facts = _introduction(peer)
+        say("up", text, **facts)
         while not farewell.asked and not peer.wait_until_down(POLL_SECONDS):
             if peer.serving != serving:
                 serving = peer.serving
-                print(f"{peer.name} {'serves now' if serving else 'serves no more'}", flush=True)
-        print(f"{peer.name} leaves: {farewell.asked or 'the grid goes down'}", flush=True)
+                say("serves" if serving else "follows", f"serves {'now' if serving else 'no more'}")
+        why = farewell.asked or "the grid goes down"
+        say("leaves", f"leaves: {why}", why=why)
     return 0
 
 
-def _introduction(peer: "Peer") -> str:
+def _introduction(peer: "Peer") -> tuple[str, dict[str, Any]]:
+    """What a peer is when it has begun, in words and as facts."""
     try:
         status = peer.status()
     except TimeoutError:  # the server died this moment: another will be found
-        return f"{peer.name} is up"
+        return "is up", {}
     slots = next((m.slots for m in status.members if m.peer == peer.id), 0)
     role = "serves" if status.serving else f"follows {status.server}"
     alone = "; alone, though other hosts are named" if status.alone else ""
     tasks = f"{slots} {'slot' if slots == 1 else 'slots'}"
-    return f"{peer.name} {role} at {status.address}, term {status.term}, {tasks}{alone}"
+    facts = {
+        "serving": status.serving,
+        "server": status.server,
+        "address": status.address,
+        "term": status.term,
+        "slots": slots,
+        "alone": status.alone,
+    }
+    return f"{role} at {status.address}, term {status.term}, {tasks}{alone}", facts

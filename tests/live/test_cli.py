@@ -17,6 +17,7 @@ from tests.live.harness import Process, Site, until
 pytestmark = pytest.mark.live
 
 JOBS = """
+import threading
 import time
 from peers import Job
 
@@ -47,6 +48,7 @@ job = Job(range(30), pairs, reducefn=total)
 slow = Job(range(80), slowly, reducefn=total)
 failing = Job(range(10), fails)
 endless = Job(range(4), forever)
+unpicklable = Job(range(4), pairs, reducefn=lambda key, values: threading.Lock())
 """
 
 ANSWER = {rest: sum(range(rest, 30, 3)) for rest in range(3)}
@@ -121,11 +123,57 @@ def test_no_grid_is_said_soon_in_one_line(jobs: Site) -> None:
 
 def test_who_else_sits_on_the_port_is_said(site: Site) -> None:
     with socket.create_server(("127.0.0.1", site.port)):  # takes connections, says nothing
-        process = grid(site, "status")
+        process = grid(site, "status", "--join-timeout", "1")
         ends(process, 1)
     assert f"There: 127.0.0.1:{site.port}: silent" in process.err
     assert process.err.count("127.0.0.1") <= 2
     assert process.err.count("\n") == 1
+
+
+def test_a_command_waits_for_the_one_who_replaces_a_frozen_server(site: Site) -> None:
+    """Somebody holds the port and is silent: that may be a grid yet."""
+    settings = {"GRID_SILENCE_SECONDS": "3"}
+    first = grid(site, "up", "--name", "first", name="first", **settings)
+    first.said("first serves")
+    second = grid(site, "up", "--name", "second", name="second", **settings)
+    second.said("second follows")
+    first.freeze()
+    assert json.loads(ends(grid(site, "status", "--json")))["server"] == "second"
+    first.thaw()
+    ends(grid(site, "down"))
+
+
+def test_json_of_a_grid_from_up_to_down(jobs: Site) -> None:
+    """Every command has it, so that scripts need not read what is for people."""
+    site = jobs
+    peer = grid(site, "up", "--name", "peer", "--slots", "1", "--json", name="peer")
+    began = json.loads(peer.said(""))
+    assert (began["event"], began["peer"], began["serving"]) == ("up", "peer", True)
+    assert (began["server"], began["term"], began["slots"]) == ("peer", 1, 1)
+    (site.folder / "one.txt").write_text("to be or not to be")
+    repl = grid(site, "repl", "--json", "--top", "1")
+    for line in ("one.txt", "two.txt", ""):
+        repl.tell(line)
+    repl.leave()
+    counted, failed, told = map(json.loads, ends(repl, 1).splitlines())
+    assert (counted["common"], counted["words"], counted["files"]) == ([["be", 2]], 6, 1)
+    assert failed["line"] == "two.txt"
+    assert "two.txt" in failed["error"]
+    assert [(each["name"], each["cores"] > 0) for each in told["peers"]] == [("peer", True)]
+    endless = grid(site, "submit", "jobs:endless", "--name", "for ever")
+    until("it runs", lambda: "begun" in endless.err)
+    cancelled = json.loads(ends(grid(site, "cancel", "for ever", "--json")))
+    assert cancelled["name"] == "for ever"
+    ends(endless, 1)
+    key = json.loads(ends(grid(site, "key", "--json")))
+    assert (key["grid"], len(key["tag"])) == ("grid", 16)
+    shown = json.loads(ends(grid(site, "key", "--show", "--json")))
+    assert shown["key"] == ends(grid(site, "key", "--show")).strip()
+    made = json.loads(ends(grid(site, "key", "--new", "new.key", "--json")))
+    assert Path(made["path"]) == site.folder / "new.key"
+    assert json.loads(ends(grid(site, "down", "--json"))) == {"left": 1, "remaining": 0}
+    ended = json.loads(peer.ended().splitlines()[-1])
+    assert ended == {"event": "leaves", "peer": "peer", "why": "the grid goes down"}
 
 
 def test_another_key_is_said(site: Site) -> None:
@@ -182,6 +230,10 @@ def test_a_failed_job_shows_the_users_traceback(jobs: Site) -> None:
     assert submitted.err.startswith("grid submit: ValueError: five in mapfn at key 5")
     assert 'raise ValueError("five")' in submitted.err
     assert "peers/cli" not in submitted.err
+    submitted = grid(jobs, "submit", "jobs:unpicklable")
+    assert ends(submitted, 1) == "", "the job failed; the command was not wrong"
+    assert "cannot pickle" in submitted.err
+    assert "Traceback" not in submitted.err
     peer.process.send_signal(signal.SIGTERM)
     peer.ended()
 

@@ -72,8 +72,12 @@ def test_what_has_no_result_is_said(jobs: Site) -> None:
     process = grid(site, "result", "sums")
     assert ends(process, 1) == ""
     assert process.err.startswith("grid result: no finished result named 'sums' is kept here")
+    assert "`grid jobs` shows" in process.err
     endless = grid(site, "submit", "jobs:endless", "--name", "for ever")
     until("it runs", lambda: "begun" in endless.err)
+    process = grid(site, "result", "forever")
+    assert ends(process, 1) == ""
+    assert process.err.endswith("did you mean 'for ever'?\n")
     process = grid(site, "result", "for ever")
     assert ends(process, 1) == ""
     assert "'for ever' is not finished yet" in process.err

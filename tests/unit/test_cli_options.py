@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,26 @@ def test_a_password_comes_from_a_private_file(tmp_path: Path) -> None:
     path.write_text("\n")
     with pytest.raises(BadKey, match="first line"):
         given(args)
+
+
+COMMANDS = ("up", "down", "status", "jobs", "submit", "result", "cancel", "repl", "key")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_teaches_by_example_and_every_command_speaks_json(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main([command, "--help"])
+    assert exit_.value.code == 0
+    told = capsys.readouterr().out
+    examples = [line for line in told.splitlines() if re.match(rf"  .*\bgrid {command}\b", line)]
+    assert examples, "no example"
+    assert "--json" in told
+    assert max(map(len, told.splitlines())) <= 90
+    main_help = _parser().format_help()
+    assert f"  grid {command} " in main_help
+    assert "exit status" in main_help
 
 
 @pytest.mark.parametrize(
