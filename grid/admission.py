@@ -83,7 +83,8 @@ def _wrong_held(announced: Iterable[Held]) -> str:
         remembered = held.remembered
         if not wrong and remembered is not None:
             wrong = _wrong_record(held.record, remembered.holdings)
-            if remembered.meta.record != held.record or not remembered.name:
+            found = remembered.name or remembered.meta.keeping
+            if remembered.meta.record != held.record or not found:
                 wrong = f"it remembers another record under {held.record[:8]}"
             elif remembered.meta.shape != "mapreduce":
                 wrong = f"it remembers {held.record[:8]}, which has no result to be remembered"

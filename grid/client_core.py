@@ -235,7 +235,10 @@ class ClientCore:
             case CancelRequested():
                 self._on_cancel(event)
             case ResultRequested():
-                self._say(*self.ownership.ask(event.txn, event.name))
+                asking = self.ownership.ask(
+                    event.txn, event.name, wait=event.wait, certain=event.certain
+                )
+                self._say(*asking)
             case EndRequested():
                 self._say(*self.ownership.end(event.txn, event.record))
             case StatusRequested():
@@ -251,9 +254,9 @@ class ClientCore:
             case ResultFetched():
                 self._on_result_fetched(event, now)
             case ResultMissing():
-                self._on_result_missing(event)
+                self._on_result_missing(event, now)
             case ResultUnkept():
-                self._on_result_unkept(event)
+                self._on_result_unkept(event, now)
             case InputsReady():
                 self.attempts.prepared(event.attempt)
                 self._start_tasks()
@@ -302,7 +305,8 @@ class ClientCore:
 
     def _on_estate_adopted(self, event: EstateAdopted, now: float) -> None:
         """Keep a dead neighbour's outputs as our own; say so now, and on the next joins."""
-        self._adopted[event.peer] = None
+        if event.peer:
+            self._adopted[event.peer] = None
         while len(self._adopted) > ADOPTED_TOLD_MAX:
             del self._adopted[next(iter(self._adopted))]
         for held in event.held:
@@ -340,6 +344,7 @@ class ClientCore:
                 event.fresh,
                 deadline,
                 event.riding,
+                now + event.after_seconds if event.after_seconds else None,
             )
         )
 
@@ -411,29 +416,33 @@ class ClientCore:
         retained = (
             self._retained.pop(event.record, None) if event.txn.startswith(RETAINED) else None
         )
-        if effects or retained is not None:
+        if effects or retained is not None or event.kept is not None:
             for holding in mine:
                 self.holdings.add(holding, (), now)
-            if retained is not None:
-                self.holdings.remember(retained, now)
-            self._say(Announce((Held(event.record, mine),)))
+            if (remembered := event.kept or retained) is not None:
+                self.holdings.remember(remembered, now)
+            self._say(Announce((Held(event.record, mine, (), event.kept),)))
         else:
             self._drop_fetched(mine)
         self._do(effects)
         self._say(*messages)
 
-    def _on_result_missing(self, event: ResultMissing) -> None:
+    def _on_result_missing(self, event: ResultMissing, now: float) -> None:
         sources = self._fetching.pop(event.txn, ())
-        messages = self.ownership.missing(event.txn, event.missing)
+        effects, messages = self.ownership.missing(event.txn, event.missing, event.reason, now)
         if not self.ownership.awaits_run(event.txn):
             self._retained.pop(event.record, None)
             self._drop_fetched(holding for holding, _ in sources)
+        self._do(effects)
         self._say(*messages)
 
-    def _on_result_unkept(self, event: ResultUnkept) -> None:
+    def _on_result_unkept(self, event: ResultUnkept, now: float) -> None:
         """No room here for a result: its owner is told; one kept for latecomers is given up."""
         self._drop_fetched(holding for holding, _ in self._fetching.pop(event.txn, ()))
         self._retained.pop(event.record, None)
+        if withdrawal := self.ownership.unkept(event.txn, now):
+            self._say(*withdrawal)
+            return
         failure = Failure("space", event.reason, peer=self.me.name)
         effects, messages = self.ownership.failed(Failed(event.txn, event.record, failure))
         self._do(effects)
@@ -471,7 +480,7 @@ class ClientCore:
             case Accepted():
                 self.ownership.accepted(message)
             case Rejected():
-                self._do(self.ownership.rejected(message))
+                self._do(self.ownership.rejected(message, now))
             case Adopt():
                 self._do(self.ownership.adopt(message, now))
             case Progress():
@@ -480,7 +489,7 @@ class ClientCore:
                 self._fetch(self.ownership.finished(message))
             case Failed():
                 effects, messages = self.ownership.failed(message)
-                self._do(effects)
+                self._fetch(effects)
                 self._say(*messages)
             case Ended():
                 self.ownership.ended(message)
@@ -558,7 +567,7 @@ class ClientCore:
             self._do([AdoptEstates()])
         self._do(self.election.due(now))
         effects, messages = self.ownership.due(now)
-        self._do(effects)
+        self._fetch(effects)
         self._say(*messages)
         if now >= self._beat_at:
             self._beat_at = now + self.settings.heartbeat_seconds

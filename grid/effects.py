@@ -18,6 +18,7 @@ from grid.messages import (
     PeerRef,
     RecordMeta,
     Reign,
+    Remembered,
     Status,
 )
 
@@ -158,11 +159,13 @@ class AdoptRecord:
 
 @dataclass(frozen=True, slots=True)
 class FetchResult:
-    """Bring these segments into the own store: ``ResultFetched`` or ``ResultMissing``."""
+    """Bring these segments into the own store: ``ResultFetched`` or ``ResultMissing``. With
+    ``keep``, the end of a detached transaction, they and it are on disk for good by then."""
 
     txn: str
     record: str
     holdings: tuple[tuple[Holding, PeerRef], ...]
+    keep: Remembered | None = None
 
 
 @dataclass(frozen=True, slots=True)

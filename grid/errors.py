@@ -12,6 +12,7 @@
     ├── CannotJoin              no grid could be joined and none could be served
     │   ├── WrongKey            the holder of the port has another key
     │   └── Refused             the holder of the port refuses us: other grid, protocol or Python
+    ├── NotKept                 a detached submission, or its end, cannot be put on disk
     ├── NoResult                no finished result of that name is kept
     ├── TransactionFailed       the job ended without a result; carries a ``Failure``
     │   ├── TaskError           the user's function raised: remote traceback, function, key, peer
@@ -67,6 +68,11 @@ class WrongKey(CannotJoin):
 
 class Refused(CannotJoin):
     """The holder of the well-known port refuses this process, and says why."""
+
+
+class NotKept(GridError):
+    """What has to outlive every process cannot be put on disk, or read from there. Names the file
+    and says what to do."""
 
 
 class NoResult(GridError):

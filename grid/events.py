@@ -20,6 +20,7 @@ from grid.messages import (
     PeerRef,
     RecordMeta,
     Reign,
+    Remembered,
     Riding,
     Welcome,
 )
@@ -155,6 +156,8 @@ class SubmitRequested:
     fresh: bool
     deadline_seconds: float | None
     riding: Riding = NOTHING_RIDING
+    after_seconds: float = 0.0
+    """Not before: others, who may know more of a transaction revived, are given time to come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,10 +168,13 @@ class CancelRequested:
 
 @dataclass(frozen=True, slots=True)
 class ResultRequested:
-    """The user wants the finished result of a name, and does not have the job."""
+    """The user wants the finished result of a name, and does not have the job; ``wait`` until it
+    has ended, and if that is ``certain``, even while nobody knows of it."""
 
     txn: str
     name: str
+    wait: bool = False
+    certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,10 +216,12 @@ class RecordNotAdopted:
 
 @dataclass(frozen=True, slots=True)
 class ResultFetched:
-    """All results of a transaction are in this peer's own store."""
+    """All results of a transaction are in this peer's own store; ``kept`` is its end, if that is
+    on disk for good now."""
 
     txn: str
     record: str
+    kept: Remembered | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +283,8 @@ class TaskRefused:
 
 @dataclass(frozen=True, slots=True)
 class EstateAdopted:
-    """The outputs of a dead peer of this host are now ours to keep."""
+    """The outputs of a dead peer of this host are now ours to keep; or, with no ``peer``, what
+    this peer's journal has kept."""
 
     peer: str
     held: tuple[Held, ...]

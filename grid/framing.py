@@ -92,6 +92,14 @@ class Decoder:
         """How many bytes are kept: whole frames not yet taken, and the piece of the next one."""
         return len(self._buffer) - self._start
 
+    def take(self, size: int) -> bytes:
+        """Take at most ``size`` unread bytes that are no frame, but follow one as they are."""
+        end = min(self._start + size, len(self._buffer))
+        raw = bytes(self._buffer[self._start : end])
+        self._start = end
+        self._compact()
+        return raw
+
     def next(self) -> Message | None:
         """Return the next message, or ``None`` if its frame is not complete.
 

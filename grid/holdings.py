@@ -7,6 +7,8 @@ after a long time without any claim, which is this peer's own clock and nobody's
 
 from dataclasses import dataclass, field
 
+from msgspec import structs
+
 from grid.messages import Held, Holding, Kind, Output, Remembered
 
 
@@ -43,6 +45,8 @@ class Holdings:
         """Keep all of an adopted estate's record. Its sizes are known only as a sum."""
         for number, holding in enumerate(held.holdings):
             self.add(holding, held.sizes if number == 0 else (), now)
+        if held.remembered is not None:
+            self.remember(held.remembered, now)
 
     def __contains__(self, output: Output) -> bool:
         kept = self._records.get(output.record)
@@ -63,8 +67,10 @@ class Holdings:
         return bool(gone)
 
     def remember(self, remembered: Remembered, now: float) -> None:
-        """Keep the result of a finished named transaction for latecomers, for its time."""
+        """Keep the end of a named or detached transaction for latecomers, for its time."""
         kept = self._records.get(remembered.meta.record)
+        if kept is None and remembered.meta.keeping is not None:
+            kept = self._records[remembered.meta.record] = _Kept(now)  # it may have no outputs
         if kept is not None:
             kept.remembered = remembered
             kept.forget_at = now + remembered.seconds_left
@@ -77,14 +83,8 @@ class Holdings:
         kept = self._records[record]
         remembered = kept.remembered
         if remembered is not None and kept.forget_at is not None:
-            remembered = Remembered(
-                name=remembered.name,
-                fingerprint=remembered.fingerprint,
-                meta=remembered.meta,
-                holdings=remembered.holdings,
-                seconds_left=max(0.0, kept.forget_at - now),
-                skipped=remembered.skipped,
-            )
+            left = max(0.0, kept.forget_at - now)
+            remembered = structs.replace(remembered, seconds_left=left)
         sizes = summed(list(kept.sizes.values()))
         return Held(record, tuple(kept.holdings.values()), sizes, remembered)
 
@@ -100,11 +100,11 @@ class Holdings:
 
     def expired(self, now: float) -> list[str]:
         """Drop and name the records that nobody claimed for long, or whose retention ended."""
+        unclaimed = now - self._orphan_seconds
         gone = [
             record
             for record, kept in self._records.items()
-            if now - kept.claimed_at > self._orphan_seconds
-            or (kept.forget_at is not None and now > kept.forget_at)
+            if (now > kept.forget_at if kept.forget_at is not None else kept.claimed_at < unclaimed)
         ]
         for record in gone:
             del self._records[record]

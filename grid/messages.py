@@ -51,6 +51,9 @@ EXCEPTION_BYTES_MAX = 1 << 20
 RIDING_BYTES_MAX = 8 << 10
 """What may ride in messages: the server carries it, so it must be small against a task's rest."""
 
+WallTime = Annotated[float, Meta(ge=0, le=1e11)]
+"""Seconds since 1970, by somebody's clock: for what outlives every process, and for people."""
+
 Slots = Annotated[int, Meta(ge=0, le=SLOTS_MAX)]
 
 TERM_MAX = 2**48
@@ -146,8 +149,16 @@ class Failure(Struct, frozen=True):
     item: Annotated[int, Meta(ge=-1, le=COUNT_MAX)] = -1
 
 
+class Keeping(Struct, frozen=True, array_like=True):
+    """What makes a transaction detached: for how long its end is kept, and when it began."""
+
+    seconds: Seconds
+    began: WallTime = 0.0
+
+
 class Remembered(Struct, frozen=True):
-    """A finished named transaction, as its holders remember it for latecomers."""
+    """An ended transaction, named or detached, as its holders remember it for latecomers. Only of
+    detached ones a ``failure`` is remembered, and when it ``ended``."""
 
     name: Name
     fingerprint: dict[Name, Text]
@@ -155,6 +166,8 @@ class Remembered(Struct, frozen=True):
     holdings: tuple[Holding, ...]
     seconds_left: Seconds
     skipped: tuple[Count, ...] = ()
+    failure: Failure | None = None
+    ended: WallTime = 0.0
 
 
 class Held(Struct, frozen=True):
@@ -171,7 +184,8 @@ class RecordMeta(Struct, frozen=True):
 
     ``shape`` is ``mapreduce`` or ``everywhere`` (one call on every member with slots). ``finish``
     says that there is a finish phase. ``attempts_max`` bounds worker deaths on one task,
-    ``retries`` user exceptions.
+    ``retries`` user exceptions. ``keeping`` is set for detached transactions: their owners keep
+    them on disk, and only a cancel for everyone ends them early.
     """
 
     record: Name
@@ -183,6 +197,7 @@ class RecordMeta(Struct, frozen=True):
     retries: Count = 0
     attempts_max: Annotated[int, Meta(ge=1, le=COUNT_MAX)] = 4
     speculate: bool = True
+    keeping: Keeping | None = None
 
 
 class Riding(Struct, frozen=True, array_like=True):
@@ -335,11 +350,13 @@ class Submit(Struct, frozen=True, tag=True):
 
 
 class AskResult(Struct, frozen=True, tag=True):
-    """Where is the finished result of this name? Answered with ``Finished`` or ``Rejected``. Who
+    """Where is the finished result of this name, or of the detached transaction of this id?
+    Answered with ``Finished``, ``Failed`` or ``Rejected``; with ``wait``, not before it ends. Who
     asks becomes no owner, and so needs no job and owes no acknowledgement."""
 
     txn: Name
     name: Name
+    wait: bool = False
 
 
 class Cancel(Struct, frozen=True, tag=True):
@@ -608,6 +625,9 @@ class TransactionStatus(Struct, frozen=True):
     maps_total: Count
     reduces_done: Count
     reduces_total: Count
+    detached: bool = False
+    began: WallTime = 0.0
+    ended: WallTime = 0.0
 
 
 class Status(Struct, frozen=True, tag=True):
@@ -648,6 +668,20 @@ class FetchSegments(Struct, frozen=True, tag=True):
     outputs: tuple[Output, ...]
     first: Count
     stop: Count
+
+
+class Keep(Struct, frozen=True, tag=True):
+    """Keep this part of a detached transaction, ``size`` raw bytes that follow: its ``head`` (the
+    answer is a blob ``whole`` where everything is kept already), then its ``items`` in chunks from
+    ``first`` on, then ``whole``: now it is yours to own; or ``withdrawn``: it will not become whole.
+    Answered when it is on disk."""
+
+    meta: RecordMeta
+    part: Literal["head", "items", "whole", "withdrawn"]
+    first: Count = 0
+    count: Count = 0
+    size: Bytes = 0
+    deadline: WallTime = 0.0
 
 
 class Parcel(Struct, frozen=True, tag=True):
@@ -711,6 +745,6 @@ FromServer = (
     | Status
 )
 
-FromData = FetchRecord | FetchItems | FetchSegments | Parcel | Absent
+FromData = FetchRecord | FetchItems | FetchSegments | Keep | Parcel | Absent
 
 Message = Greeting | FromClient | FromServer | FromData

@@ -15,6 +15,10 @@ rejoin; until resolved, the submission is, with the ledger (P2).
 Who only asks for the finished result of a name goes the same way, with less: it says ``AskResult``
 instead of ``Submit``, owns nothing, and so parts without a word. Who ends the record of others
 begins at resolved.
+
+The owners of a detached transaction are its *keepers*. Its end, result or failure, goes to disk
+(``FetchResult.keep``) before it is acknowledged; no user hears of it from here, only who asks. A
+keeper that leaves withdraws nothing, and one that has no room steps back and comes again.
 """
 
 from dataclasses import dataclass
@@ -45,6 +49,7 @@ from grid.messages import (
     Progress,
     RecordMeta,
     Rejected,
+    Remembered,
     Riding,
     Submit,
 )
@@ -55,6 +60,15 @@ State = Literal["pending", "fetching", "resolved"]
 ADOPT_AGAIN_SECONDS = 0.2
 """Pause before a named submission is repeated after its first owner could not be reached."""
 
+
+ASK_AGAIN_SECONDS = 0.5
+"""Pause before one who asks for a result tries again what did not work."""
+
+FETCHES_MAX = 5
+"""So often a result that was asked for is fetched in vain before its user hears of it."""
+
+KEEP_AGAIN_SECONDS = 30.0
+"""Pause before a keeper that had no room tries again: somebody has to make room meanwhile."""
 
 NOT_KNOWN = RecordMeta("", "mapreduce", 0, 1, False)
 """The record of a result that was asked for by name, until the server says which it is."""
@@ -116,6 +130,9 @@ class _Owned:
     riding: Riding = NOTHING_RIDING
     asked: bool = False
     """Only the finished result of the name is wanted: nothing is owned."""
+    wait: bool = False
+    certain: bool = False
+    fetches: int = 0
     state: State = "pending"
     accepted: bool = False
     found: RecordMeta | None = None
@@ -125,6 +142,17 @@ class _Owned:
     skipped: tuple[int, ...] = ()
     parting: FromClient | None = None
     """The acknowledgement or cancel that is repeated until ``Ended``."""
+
+    @property
+    def kept(self) -> bool:
+        """Whether we are a keeper of it: it is detached."""
+        return self.meta.keeping is not None
+
+    def end(self, skipped: tuple[int, ...] = (), failure: Failure | None = None) -> Remembered:
+        """The end of a detached transaction, without its holdings."""
+        assert self.meta.keeping is not None
+        seconds = self.meta.keeping.seconds
+        return Remembered("", {}, self.meta, (), seconds, skipped, failure)
 
 
 class Ownership:
@@ -147,15 +175,20 @@ class Ownership:
         fresh: bool,
         deadline: float | None,
         riding: Riding = NOTHING_RIDING,
+        not_before: float | None = None,
     ) -> list[FromClient]:
         owned = _Owned(txn, meta, name, fingerprint, fresh, Ledger(meta), deadline, riding)
         self._owned[txn] = owned
-        return [self._submission(owned)]
+        owned.again_at = not_before
+        return [self._submission(owned)] if not_before is None else []
 
-    def ask(self, txn: str, name: str) -> list[FromClient]:
+    def ask(
+        self, txn: str, name: str, *, wait: bool = False, certain: bool = False
+    ) -> list[FromClient]:
         """Want the finished result of a name, without having the job."""
-        ledger = Ledger(NOT_KNOWN)
-        owned = _Owned(txn, NOT_KNOWN, name, {}, False, ledger, None, asked=True)
+        meta = structs.replace(NOT_KNOWN, record=name)  # as it is for a detached transaction
+        owned = _Owned(txn, meta, name, {}, False, Ledger(meta), None, asked=True)
+        owned.wait, owned.certain = wait, certain
         self._owned[txn] = owned
         return [self._submission(owned)]
 
@@ -188,10 +221,10 @@ class Ownership:
         return [parting]
 
     def withdraw_all(self, failure: Failure) -> tuple[list[ClientEffect], list[FromClient]]:
-        """The peer closes: nothing of it is left open."""
+        """The peer closes: nothing of it is left open. What it keeps for others goes on."""
         effects: list[ClientEffect] = []
         messages: list[FromClient] = []
-        for txn in list(self._owned):
+        for txn in [txn for txn, owned in self._owned.items() if not owned.kept]:
             more, said = self.cancel(txn, False, failure)
             effects += more
             messages += said
@@ -202,7 +235,7 @@ class Ownership:
     def _submission(self, owned: _Owned) -> FromClient:
         owned.again_at = None
         if owned.asked:
-            return AskResult(owned.txn, owned.name)
+            return AskResult(owned.txn, owned.name, owned.wait)
         return Submit(
             txn=owned.txn,
             meta=owned.meta,
@@ -227,8 +260,12 @@ class Ownership:
         if owned is not None and owned.meta.record == message.record:
             owned.accepted = True
 
-    def rejected(self, message: Rejected) -> list[ClientEffect]:
-        owned = self._owned.pop(message.txn, None)
+    def rejected(self, message: Rejected, now: float) -> list[ClientEffect]:
+        owned = self._owned.get(message.txn)
+        if owned is not None and owned.certain:
+            owned.again_at = now + ASK_AGAIN_SECONDS  # its keepers are still to come
+            return []
+        self._owned.pop(message.txn, None)
         if owned is None or owned.state == "resolved":
             return []
         return [RejectName(message.txn, message.message, message.conflict)]
@@ -288,11 +325,16 @@ class Ownership:
             return []
         if owned.state == "fetching" and not owned.awaiting_run:
             return []
-        owned.found = message.meta if message.record != owned.meta.record else None
+        others = owned.asked or message.record != owned.meta.record
+        owned.found = message.meta if others else None
         owned.state = "fetching"
         owned.awaiting_run = False
         owned.skipped = message.skipped
-        return [FetchResult(owned.txn, message.record, message.holdings)]
+        keep = None
+        if owned.kept:
+            held = tuple(holding for holding, _ in message.holdings)
+            keep = structs.replace(owned.end(message.skipped), holdings=held)
+        return [FetchResult(owned.txn, message.record, message.holdings, keep)]
 
     def fetched(
         self, txn: str, holdings: tuple[tuple[Holding, PeerRef], ...]
@@ -303,24 +345,46 @@ class Ownership:
             return [], []
         meta = owned.found or owned.meta
         parting = self._part(owned, Acknowledge(txn, meta.record))
+        if owned.kept:
+            return [], parting
         return [Deliver(txn, meta, holdings, owned.skipped)], parting
 
-    def missing(self, txn: str, missing: tuple[Output, ...]) -> list[FromClient]:
+    def missing(
+        self, txn: str, missing: tuple[Output, ...], reason: str, now: float
+    ) -> tuple[list[ClientEffect], list[FromClient]]:
         """Some of the result is gone: the server is asked to have it run again.
 
         A result that was found finished cannot be run again by us, who never had its record: we
-        submit our own, or ask, once more.
+        submit our own, or ask, once more; who asks, not for ever.
         """
         owned = self._owned.get(txn)
         if owned is None or owned.state != "fetching":
-            return []
+            return [], []
         lost = LostOutputs((owned.found or owned.meta).record, missing)
-        if owned.found is not None:
-            owned.found = None
-            owned.state = "pending"
-            return [lost, self._submission(owned)]
-        owned.awaiting_run = True
-        return [lost]
+        if owned.found is None:
+            owned.awaiting_run = True
+            return [], [lost]
+        owned.found = None
+        owned.state = "pending"
+        if not owned.asked:
+            return [], [lost, self._submission(owned)]
+        owned.fetches += 1
+        if owned.fetches < FETCHES_MAX:
+            owned.again_at = now + ASK_AGAIN_SECONDS
+            return [], [lost]
+        del self._owned[txn]
+        why = f"there is a result of {owned.name!r}, but it cannot be fetched: {reason}"
+        return [RejectName(txn, why, ())], [lost]
+
+    def unkept(self, txn: str, now: float) -> list[FromClient]:
+        """A keeper has no room for the end of a detached transaction: it steps back, so that the
+        others need not wait for it, and comes again."""
+        owned = self._owned.get(txn)
+        if owned is None or owned.state != "fetching" or not owned.kept:
+            return []
+        owned.state = "pending"
+        owned.again_at = now + KEEP_AGAIN_SECONDS
+        return [Cancel(txn, owned.meta.record)]
 
     def awaits_run(self, txn: str) -> bool:
         """Whether what is missing of its result is to be run again."""
@@ -331,8 +395,20 @@ class Ownership:
         owned = self._owned.get(message.txn)
         if owned is None or owned.state == "resolved":
             return [], []
+        if owned.kept:
+            return self._keep_failure(owned, message.failure), []
         parting = self._part(owned, Acknowledge(message.txn, owned.meta.record))
         return [Reject(message.txn, message.failure)], parting
+
+    @staticmethod
+    def _keep_failure(owned: _Owned, failure: Failure) -> list[ClientEffect]:
+        """Put a failure on disk before it is acknowledged; unless another end is going there."""
+        if owned.state == "fetching" and not owned.awaiting_run:
+            return []
+        owned.state = "fetching"
+        owned.awaiting_run = False
+        owned.deadline = None
+        return [FetchResult(owned.txn, owned.meta.record, (), owned.end(failure=failure))]
 
     def ended(self, message: Ended) -> None:
         """The server has nothing more to do for us."""
@@ -343,8 +419,9 @@ class Ownership:
     # -- who wants to know -------------------------------------------------------------
 
     def of_record(self, record: str) -> list[str]:
-        """The transactions that run this record."""
-        return [t for t, owned in self._owned.items() if owned.meta.record == record]
+        """The transactions that run this record for somebody here, who would see its prints."""
+        owned = self._owned.values()
+        return [o.txn for o in owned if o.meta.record == record and not o.kept]
 
     def deadline(self) -> float | None:
         """When ``due`` has something to do."""
@@ -361,9 +438,17 @@ class Ownership:
                 continue
             if owned.deadline is not None and now >= owned.deadline:
                 late = Failure("deadline", "the transaction's deadline_seconds passed")
-                more, said = self.cancel(owned.txn, False, late)
+                owned.deadline = None
+                more, said = self._too_late(owned, late)
                 effects += more
                 messages += said
             elif owned.again_at is not None and now >= owned.again_at:
                 messages.append(self._submission(owned))
         return effects, messages
+
+    def _too_late(
+        self, owned: _Owned, late: Failure
+    ) -> tuple[list[ClientEffect], list[FromClient]]:
+        if owned.kept:  # once it is on disk it is announced, which ends it for everyone
+            return self._keep_failure(owned, late), []
+        return self.cancel(owned.txn, False, late)

@@ -80,6 +80,10 @@ class Transaction:
     reduce_size: int = 0
     ownerless_until: float | None = None
     retained_until: float | None = None
+    ended: float = 0.0
+    """When, by the clock of those who keep it on disk."""
+    askers: dict[tuple[str, str], None] = field(default_factory=dict)
+    """Who waits for its end without owning it: peers, and their own transaction ids."""
 
     def __post_init__(self) -> None:
         meta = self.meta
@@ -94,6 +98,14 @@ class Transaction:
         for kind, n in extents.items():
             self.plans[kind] = Plan(kind, n)
             self.sizers[kind] = BatchSizer(self.task_seconds)
+
+    @property
+    def detached(self) -> bool:
+        return self.meta.keeping is not None
+
+    def listeners(self) -> tuple[str, ...]:
+        """The peers that want to hear how it goes, each once or as often as it owns it."""
+        return (*(owner.peer for owner in self.owners.values()), *(p for p, _ in self.askers))
 
     # -- how far -----------------------------------------------------------------------
 

@@ -210,9 +210,10 @@ class ServerCore:
             case Announce():
                 self._on_announce(member, message, now)
             case LostOutputs():
-                txn = self.dispatcher.lost_outputs(message)
-                if txn is not None:
-                    self.submissions.reopen(txn)
+                if not self.submissions.is_kept(message.record):
+                    txn = self.dispatcher.lost_outputs(message)
+                    if txn is not None:
+                        self.submissions.reopen(txn)
             case Leave():
                 self._part(member, now)
             case AskClaims():
@@ -321,7 +322,7 @@ class ServerCore:
 
     def _on_printed(self, message: Printed) -> None:
         txn = self.state.registry.get(message.record)
-        for peer in dict.fromkeys(o.peer for o in txn.owners.values()) if txn else ():
+        for peer in dict.fromkeys(txn.listeners()) if txn else ():
             self.state.tell(peer, message)
 
     def _advance_all(self) -> None:
@@ -437,10 +438,13 @@ class ServerCore:
         return TransactionStatus(
             record=record,
             name=txn.name,
-            state="retained" if txn.retained_until is not None else txn.state,
+            state=self.submissions.shown_state(txn),
             owners=tuple(owner.ref.name for owner in owners if owner is not None),
             maps_done=progress.maps_done,
             maps_total=progress.maps_total,
             reduces_done=progress.reduces_done,
             reduces_total=progress.reduces_total,
+            detached=txn.detached,
+            began=txn.meta.keeping.began if txn.meta.keeping is not None else 0.0,
+            ended=txn.ended,
         )

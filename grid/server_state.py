@@ -88,8 +88,8 @@ class ServerState:
     def _send_progress(self, txn: Transaction) -> None:
         news = self.progress(txn)
         for part in _parts(news):
-            for owner in txn.owners.values():
-                self.tell(owner.peer, part)
+            for peer in txn.listeners():
+                self.tell(peer, part)
         txn.entries = []
         txn.freed = []
         txn.dirty = False

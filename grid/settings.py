@@ -25,6 +25,9 @@ SLOTS_MAX = 1 << 12
 """More tasks at once than any machine has use for."""
 
 
+KEEP_SECONDS_MAX = 10 * 366 * 86400.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How one peer behaves. Every node of a grid should be given the same."""
@@ -82,6 +85,12 @@ class Settings:
     retain_seconds: float = 300.0
     """How long the result of a named transaction is there for latecomers."""
 
+    copies: int = 3
+    """By how many peers a detached transaction and its result are kept: two may be lost."""
+
+    keep_seconds: float = 7 * 86400.0
+    """How long the end of a detached transaction is kept, by the clock on the wall: a week."""
+
     linger_seconds: float = 2.0
     """The most that ``close()`` waits for others to have what they need from this peer."""
 
@@ -98,6 +107,10 @@ class Settings:
             )
         if not 0 <= self.slots <= SLOTS_MAX:
             raise Misuse(f"slots={self.slots}: use 0 to only submit, or how many tasks run at once")
+        if self.copies < 1:
+            raise Misuse(f"copies={self.copies} keeps nothing; use 1 or more")
+        if not 0 < self.keep_seconds <= KEEP_SECONDS_MAX:
+            raise Misuse(f"keep_seconds={self.keep_seconds} is not between 0 and ten years")
         check_name(self.grid, "grid")
         if self.quorum < 0:
             raise Misuse(f"quorum={self.quorum}: use 0 for none, or how many peers must be there")

@@ -1,5 +1,9 @@
 """Owners, as the server sees them: submissions, names, delivery, and the end of a transaction.
 
+A detached transaction is owned by the peers that keep it on disk. It ends for others when each of
+these has put its end there; only a cancel for everyone ends it early, and what a single asker
+cannot fetch is no reason to forget it.
+
 A record that was never accepted may have to wait: just after a failover the members of the old
 server are still coming, and one of them may own the name (or be one of "everywhere"). Whatever
 depends on who else is there waits until they had the time to report.
@@ -49,6 +53,7 @@ class Submissions:
         self._owner_refs = owners
         self._halt = halt
         self._undecided: list[tuple[int, Waiting]] = []
+        self._turn = 0
 
     # -- submitting --------------------------------------------------------------------
 
@@ -77,6 +82,10 @@ class Submissions:
             txn = self._state.registry.accept(message.meta, "", {})
             txn.calls = {m.ref.peer: None for m in self._state.roster if m.slots}
             return txn
+        if message.meta.keeping is not None and not (self._state.settled or message.accepted):
+            # It may be revived, and who holds some of it, or knows of its end, still be coming.
+            self._postpone(member, message)
+            return None
         if not message.name:
             return self._state.registry.accept(message.meta, "", {})
         return self._admit_named(member, message)
@@ -153,6 +162,7 @@ class Submissions:
             txn.state = "finished"
             txn.note_skipped()
         self.deliver(txn)
+        self._answer(txn)
 
     def reopen(self, txn: Transaction) -> None:
         """Some of a result is gone: what is missing runs again, and its owners are told again.
@@ -175,6 +185,7 @@ class Submissions:
         txn.failure = failure
         self._halt(txn)
         self.deliver(txn)
+        self._answer(txn)
 
     def deliver(self, txn: Transaction) -> None:
         """Tell every owner that has not been told how it ended. Without a quorum nobody is."""
@@ -183,6 +194,7 @@ class Submissions:
         waiting = [owner for owner in txn.owners.values() if not owner.told]
         if waiting and txn.state == "finished" and not txn.complete:
             txn.state = "running"  # some was lost since: it runs again, then they are told
+            txn.retained_until = None
         if txn.state == "running":
             return
         for owner in waiting:
@@ -201,25 +213,61 @@ class Submissions:
     def show_result(self, member: Member, message: AskResult) -> None:
         """Tell one who knows only its name where a finished result is. It becomes no owner: the
         result stays for as long as it would anyway."""
-        txn = self._state.registry.named(message.name)
-        if txn is not None and txn.state == "finished" and txn.complete:
-            found = self._sources(txn, member)
-            finished = Finished(message.txn, txn.meta.record, txn.meta, found, txn.skipped)
-            self._state.send(member, finished)
+        txn = self._state.registry.named(message.name) or self._detached(message.name)
+        if txn is not None and self._may_be_shown(txn):
+            self._show(txn, member, message.txn)
         elif not self._state.settled:
             self._postpone(member, message)  # who remembers it may still be coming
+        elif txn is not None and message.wait and (txn.detached or txn.state == "running"):
+            txn.askers[member.ref.peer, message.txn] = None
+            txn.dirty = True
         else:
             self._state.send(member, Rejected(message.txn, _no_result(message.name, txn)))
 
+    def _detached(self, record: str) -> Transaction | None:
+        txn = self._state.registry.get(record)
+        return txn if txn is not None and txn.detached else None
+
+    def _may_be_shown(self, txn: Transaction) -> bool:
+        """Whether one who asks may hear of the end: of a detached transaction, once all of its
+        keepers that are here have it on disk."""
+        if not txn.detached:
+            return txn.state == "finished" and txn.complete
+        kept = txn.retained_until is not None and not txn.owners and self._state.settled
+        return kept and (txn.state == "failed" or txn.complete)
+
+    def _show(self, txn: Transaction, member: Member, asked: str) -> None:
+        record = txn.meta.record
+        if txn.failure is not None:
+            self._state.send(member, Failed(asked, record, txn.failure))
+            return
+        found = self._sources(txn, member)
+        self._state.send(member, Finished(asked, record, txn.meta, found, txn.skipped))
+
+    def _answer(self, txn: Transaction) -> None:
+        """Tell those who wait for the end, if it has come."""
+        if txn.detached and not self._may_be_shown(txn):
+            return
+        if not txn.askers or txn.state == "running":
+            return
+        askers, txn.askers = txn.askers, {}
+        for peer, asked in askers:
+            member = self._state.roster.named(peer)
+            if member is not None:
+                self._show(txn, member, asked)
+
     def _sources(self, txn: Transaction, near: Member) -> tuple[tuple[Holding, PeerRef], ...]:
-        """Each result with a holder: itself, else one of its host, else any."""
+        """Each result with a holder: itself, else one of its host, else any, in turn."""
         found: list[tuple[Holding, PeerRef]] = []
+        self._turn += 1
         for holding, peers in txn.results():
             refs = [m.ref for m in map(self._state.roster.named, peers) if m is not None]
             if refs:
                 mine = near.ref
                 refs.sort(key=lambda ref: (ref.peer != mine.peer, ref.host != mine.host))
-                found.append((holding, refs[0]))
+                best = [r for r in refs if r.host == refs[0].host or refs[0].host != mine.host]
+                near_enough = refs[:1] if refs[0].peer == mine.peer else best
+                found.append((holding, near_enough[self._turn % len(near_enough)]))
         return tuple(found)
 
     # -- ending ------------------------------------------------------------------------
@@ -233,6 +281,7 @@ class Submissions:
         key = (member.ref.peer, message.txn)
         if txn.retained_until is not None:
             txn.owners.pop(key, None)
+            self._answer(txn)
         elif key in txn.owners:
             txn.owners[key].acknowledged = True
         self._state.send(member, Ended(message.txn, message.record))
@@ -241,9 +290,9 @@ class Submissions:
     def cancel(self, member: Member, message: Cancel, now: float) -> None:
         """An owner withdraws; the last one, or one that speaks for all, ends the job."""
         registry = self._state.registry
-        if message.all:
-            registry.cancel(message.record)
         txn = registry.get(message.record)
+        if message.all and (txn is None or txn.state == "running"):
+            registry.cancel(message.record)
         if txn is None:
             self._part_unknown(member, message)
             return
@@ -252,9 +301,16 @@ class Submissions:
         if message.all:
             self.fail(txn, Failure("cancelled", CANCELLED))
         if not txn.owners and txn.retained_until is None:
-            self.end(txn)
+            self._leave_ownerless(txn, now)
         else:
             self._conclude(txn, now)
+
+    def _leave_ownerless(self, txn: Transaction, now: float) -> None:
+        """The last owner withdrew: that is the end, unless it is kept for whoever asks."""
+        if txn.detached:
+            txn.ownerless_until = now + self._state.settings.orphan_run_seconds
+        else:
+            self.end(txn)
 
     def _part_unknown(self, member: Member, message: Acknowledge | Cancel) -> None:
         """An owner is done with a record that no one submitted here. Another owner may yet do so:
@@ -273,7 +329,9 @@ class Submissions:
             return
         if not all(owner.acknowledged for owner in owners):
             return
-        if txn.name and txn.state == "finished":
+        if txn.detached:
+            self._retain_kept(txn, now)
+        elif txn.name and txn.state == "finished":
             self._retain(txn, now)
         else:
             self.end(txn)
@@ -290,6 +348,38 @@ class Submissions:
         remembered = Remembered(txn.name, txn.fingerprint, txn.meta, holdings, seconds, txn.skipped)
         for member in self._keepers(results):
             self._state.send(member, Retain(remembered, self._sources(txn, member)))
+
+    def _retain_kept(self, txn: Transaction, now: float) -> None:
+        """Every keeper has the end on its disk: whoever asks may know, and nobody else need hold
+        anything."""
+        assert txn.meta.keeping is not None
+        txn.retained_until = now + txn.meta.keeping.seconds
+        keepers = tuple(peer for peer, _ in txn.owners)
+        txn.owners.clear()
+        results = txn.results() if txn.state == "finished" else []
+        kinds = [holding.output.kind for holding, _ in results[:1]]
+        others = tuple(kind for kind in txn.plans if kind not in kinds)
+        whole = all(any(peer in keepers for peer in peers) for _, peers in results)
+        for member in self._state.roster:
+            dropped = others if member.ref.peer in keepers or not whole else ()
+            if not dropped:
+                for holding, _ in results:
+                    txn.plans[holding.output.kind].lose(holding.output, member.ref.peer)
+            if member.drop(txn.meta.record, dropped):
+                self._state.send(member, Drop(txn.meta.record, dropped))
+        self._answer(txn)
+
+    def is_kept(self, record: str) -> bool:
+        """Whether the end of this record is on its keepers' disks, whatever cannot be fetched."""
+        txn = self._state.registry.get(record)
+        return txn is not None and txn.detached and txn.retained_until is not None
+
+    @staticmethod
+    def shown_state(txn: Transaction) -> str:
+        """What people read."""
+        if txn.retained_until is None:
+            return txn.state
+        return "failed" if txn.state == "failed" else "retained"
 
     def _keepers(self, results: list[tuple[Holding, tuple[str, ...]]]) -> list[Member]:
         """Everyone who holds some of a result; and more, until two of them are there to stay."""
@@ -314,19 +404,32 @@ class Submissions:
     # -- what members bring ------------------------------------------------------------
 
     def recall(self, held: Held, now: float) -> None:
-        """A member remembers a finished named transaction: latecomers shall find it here too."""
+        """A member remembers an ended transaction: latecomers shall find it here too. One that is
+        revived although it has failed, or was cancelled, ends here."""
         remembered = held.remembered
         registry = self._state.registry
-        if remembered is None or registry.get(held.record) or registry.named(remembered.name):
+        if remembered is None:
+            return
+        txn = registry.get(held.record)
+        if txn is not None:
+            txn.ended = remembered.ended
+            if remembered.failure is not None and txn.detached:
+                self.fail(txn, remembered.failure)
+            return
+        if registry.named(remembered.name):
             return
         txn = registry.accept(remembered.meta, remembered.name, remembered.fingerprint)
-        txn.state = "finished"
+        txn.failure = remembered.failure
+        txn.state = "finished" if txn.failure is None else "failed"
         txn.skipped = remembered.skipped
+        txn.ended = remembered.ended
         txn.retained_until = now + remembered.seconds_left
 
     def part(self, member: Member, now: float) -> None:
         """An owner's peer is gone. It may come back; the last one is waited for, a while."""
         for txn in self._state.registry:
+            for asker in [key for key in txn.askers if key[0] == member.ref.peer]:
+                del txn.askers[asker]
             gone = [key for key in txn.owners if key[0] == member.ref.peer]
             for key in gone:
                 del txn.owners[key]
@@ -334,6 +437,7 @@ class Submissions:
                 txn.ownerless_until = now + self._state.settings.orphan_run_seconds
             elif gone:
                 self._conclude(txn, now)
+                self._answer(txn)
 
     def expire(self, now: float) -> None:
         """Stop what has no owner left; end what was retained long enough.
@@ -347,6 +451,12 @@ class Submissions:
             elif txn.ownerless_until is not None and now >= txn.ownerless_until:
                 self._halt(txn)
                 self._state.registry.forget(txn.meta.record)
+                self._turn_away(txn)
+
+    def _turn_away(self, txn: Transaction) -> None:
+        """Nobody is there who could go on with it: those who wait may ask again."""
+        for peer, asked in txn.askers:
+            self._state.tell(peer, Rejected(asked, _no_result(txn.name or txn.meta.record, None)))
 
     def decide(self) -> list[tuple[int, Waiting]]:
         """Take out what waited for everyone to report."""
@@ -356,6 +466,12 @@ class Submissions:
 
 def _no_result(name: str, txn: Transaction | None) -> str:
     """Say why a name has no finished result."""
+    if txn is not None and txn.detached and txn.owners:
+        maps = txn.plans["map"]
+        far = f"{maps.done_count} of {maps.n} items are mapped"
+        return f"{name!r} is not finished yet: {far}; `grid result --wait` waits for it"
+    if txn is not None and txn.detached:
+        return f"{name!r} is known, but the peers that keep it are not here now: ask again later"
     if txn is None or txn.retained_until is not None:
         return (
             f"no finished result named {name!r} is kept here: there was none, or its time is over"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from grid.effects import Deliver, FetchResult, Reject, RejectName
+from grid.effects import ClientEffect, Deliver, FetchResult, Reject, RejectName
 from grid.messages import (
     Acknowledge,
     Announce,
@@ -21,7 +21,7 @@ from grid.messages import (
     Retain,
     Submit,
 )
-from grid.ownership import Ownership
+from grid.ownership import FETCHES_MAX, Ownership
 from tests.unit.cores import holding, join, meta, peer
 from tests.unit.table import Table, finish, serve
 
@@ -58,9 +58,25 @@ def test_the_next_server_is_asked_again_until_there_is_an_answer(asker: Ownershi
 
 def test_what_is_gone_is_told_and_asked_for_again(asker: Ownership) -> None:
     asker.finished(FINISHED)
-    assert asker.missing("w", GONE) == [LostOutputs("r", GONE), ASKED]
+    assert asker.missing("w", GONE, "gone", 1.0) == ([], [LostOutputs("r", GONE)])
     assert not asker.awaits_run("w")
-    assert asker.rejected(Rejected("w", "none")) == [RejectName("w", "none", ())]
+    again_at = asker.deadline()
+    assert again_at is not None
+    assert asker.due(again_at) == ([], [ASKED])
+    assert asker.rejected(Rejected("w", "none"), 2.0) == [RejectName("w", "none", ())]
+    assert asker.resubmissions() == []
+
+
+def test_what_can_never_be_fetched_is_told_in_the_end(asker: Ownership) -> None:
+    told: list[ClientEffect] = []
+    for attempt in range(FETCHES_MAX):
+        assert not told, attempt
+        asker.finished(FINISHED)
+        told, said = asker.missing("w", GONE, "no route", 1.0)
+        assert said == [LostOutputs("r", GONE)]
+    (reject,) = told
+    assert isinstance(reject, RejectName)
+    assert "no route" in reject.message
     assert asker.resubmissions() == []
 
 

@@ -74,9 +74,9 @@ def test_a_fetch_outlives_the_reign_that_began_it(owner: Ownership) -> None:
 def test_what_cannot_be_fetched_is_run_again_and_fetched_again(owner: Ownership) -> None:
     owner.finished(FINISHED)
     gone = (PAIRS[0][0].output,)
-    assert owner.missing("t", gone) == [LostOutputs("r", gone)]
+    assert owner.missing("t", gone, "", 1.0) == ([], [LostOutputs("r", gone)])
     assert owner.finished(FINISHED) == [FetchResult("t", "r", PAIRS)]
-    assert owner.missing("unknown", gone) == []
+    assert owner.missing("unknown", gone, "", 1.0) == ([], [])
 
 
 def test_a_result_found_finished_and_then_lost_is_run_for_us() -> None:
@@ -87,7 +87,7 @@ def test_a_result_found_finished_and_then_lost_is_run_for_us() -> None:
     assert owner.finished(found) == [FetchResult("t", "first", PAIRS)]
     assert owner.resubmissions() == [], "a new server is not asked to run what is being fetched"
     gone = (PAIRS[0][0].output,)
-    assert owner.missing("t", gone) == [LostOutputs("first", gone), ours]
+    assert owner.missing("t", gone, "", 1.0) == ([], [LostOutputs("first", gone), ours])
     assert owner.finished(FINISHED) == [FetchResult("t", "r", PAIRS)]
     assert owner.fetched("t", PAIRS) == (
         [Deliver("t", META, PAIRS, ())],
@@ -181,8 +181,8 @@ def test_fresh_is_said_until_accepted_and_never_again() -> None:
 def test_a_name_conflict_is_heard_once() -> None:
     owner = named()
     message = Rejected("t", "the name belongs to another job", ("code",))
-    assert owner.rejected(message) == [RejectName("t", message.message, ("code",))]
-    assert owner.rejected(message) == []
+    assert owner.rejected(message, 1.0) == [RejectName("t", message.message, ("code",))]
+    assert owner.rejected(message, 1.0) == []
 
 
 # -- the ledger ----------------------------------------------------------------------------
