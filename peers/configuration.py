@@ -113,10 +113,8 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     values.setdefault("slots", os.cpu_count() or 1)
     _default_ports(values, places)
     hosts = tuple(str(place) for place in places)
-    try:
-        settings = Settings(hosts=hosts, **values)
-    except TypeError as error:
-        raise Misuse(f"a setting has a value of the wrong type: {error}") from error
+    _check_types(values)
+    settings = Settings(hosts=hosts, **values)
     if settings.serves and advertise is None:
         _check_reachable(places, listen)
     return Configuration(
@@ -130,6 +128,25 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
         key_file=str(key_file) if key_file else None,
         password=password,
     )
+
+
+_KINDS: dict[Any, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "True or False"),
+    int: ((int,), "a whole number"),
+    float: ((int, float), "a number"),
+    str: ((str,), "a text"),
+}
+"""What values each type of setting takes, and in words."""
+
+
+def _check_types(values: Mapping[str, Any]) -> None:
+    """Raise ``Misuse`` for a setting whose value is of another type than it should be."""
+    for field in fields(Settings):
+        if field.name in values and field.type in _KINDS:
+            value = values[field.name]
+            kinds, wanted = _KINDS[field.type]
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise Misuse(f"{field.name}={value!r} is not {wanted}")
 
 
 def _default_name() -> str:

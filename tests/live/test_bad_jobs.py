@@ -175,6 +175,20 @@ WRONG_VALUES: dict[str, Any] = {
 }
 
 
+WRONG_SETTINGS: dict[str, Any] = {
+    "port": "many",
+    "port_span": 2.0,
+    "slots": "2",
+    "serves": 1,
+    "grid": 7,
+    "join_timeout": True,
+    "silence_seconds": "4",
+    "name": "x" * 300,
+    "hosts": "x" * 300,
+    "workers": "fork",
+}
+
+
 def test_what_can_be_seen_before_is_refused_at_once(site: Site) -> None:
     for make, text in REFUSED.values():
         with pytest.raises((BadJob, Misuse), match=text):
@@ -191,10 +205,9 @@ def test_what_can_be_seen_before_is_refused_at_once(site: Site) -> None:
             peer.submit(slow_job(1), **{option: value})
     with pytest.raises(Misuse, match="did you mean 'password'"):
         Peer(pasword="x")
-    with pytest.raises(Misuse, match="name"):
-        Peer(name="x" * 300)
-    with pytest.raises(Misuse, match="hosts"):
-        Peer(hosts="x" * 300)
+    for setting, value in WRONG_SETTINGS.items():
+        with pytest.raises(Misuse, match=setting):
+            Peer(**{setting: value})
     assert peer.submit(slow_job(4)).result(10) == answer(4)
     assert peer.status().transactions == ()
 
