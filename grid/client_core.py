@@ -86,6 +86,7 @@ from grid.messages import (
     Drop,
     Ended,
     Failed,
+    FailedOver,
     Failure,
     Finished,
     FromClient,
@@ -315,11 +316,13 @@ class ClientCore:
 
     def _on_server_lost(self, now: float) -> None:
         """Seek at once; adopt what the old server's process may have left on this host."""
+        heard_at = None
         if self.election.link is not None:
+            heard_at = self._detector.heard_at(self.election.link)
             self._detector.forget(self.election.link)
         self._server = None
         self._adopt_soon(now)
-        self._do(self.election.lost_server(now))
+        self._do(self.election.lost_server(now, heard_at))
 
     # -- the user's wishes -------------------------------------------------------------
 
@@ -465,9 +468,13 @@ class ClientCore:
                 self._do(self.election.heard(message))
             case Joined():
                 self._server = message.server
+                if message.failovers:
+                    self.election.failovers = message.failovers
                 self._do(self.election.told(message.reign, message.successors, message.members))
                 self._do([self.election.role(message.server)])
                 self._adopt_soon(now)
+            case FailedOver():
+                self.election.failovers = message.failovers
             case Successors():
                 reign = self.election.reign
                 self._do(self.election.told(reign, message.successors, message.members))

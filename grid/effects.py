@@ -10,6 +10,7 @@ from grid.messages import (
     Address,
     Assign,
     Claim,
+    Failover,
     Failure,
     Holding,
     Kind,
@@ -107,6 +108,7 @@ class Serve:
 
     reign: Reign
     expected: int
+    failovers: tuple[Failover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

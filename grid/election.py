@@ -69,7 +69,7 @@ from grid.events import (
     RivalHeard,
     Started,
 )
-from grid.messages import NO_REIGN, Address, Beat, Claim, PeerRef, Reign, Successor
+from grid.messages import NO_REIGN, Address, Beat, Claim, Failover, PeerRef, Reign, Successor
 from grid.places import Places
 from grid.search import Search, Vouch, claim
 from grid.settings import Settings
@@ -87,6 +87,9 @@ ASK_SECONDS = 0.25
 
 VOUCH_HEARTBEATS = 1.5
 """A vouch is good if its server was heard from within so many heartbeats: one, and its way."""
+
+SILENT_HEARTBEATS = 2
+"""A server not heard from for longer than this was silent before its connection broke."""
 
 AGAIN_SECONDS = 0.05
 """Pause before seeking again when someone else is just now becoming server."""
@@ -147,6 +150,8 @@ class Election:
         self._live: set[str] | None = None
         """The successors that answered when asked; None if nobody was asked."""
         self._lost: Address | None = None
+        self._loss: tuple[str, float] | None = None
+        self.failovers: tuple[Failover, ...] = ()
         self._grab_at: float | None = None
         self._resolve_at = 0.0
         self._pause_seconds = PATIENCE_SECONDS[0]
@@ -186,10 +191,15 @@ class Election:
         self._places.found(event.candidates, event.own)
         return self._warn("names", "; ".join(event.unknown))
 
-    def lost_server(self, now: float) -> list[ClientEffect]:
-        """The link to the followed server is gone, or it is silent."""
+    def lost_server(self, now: float, heard_at: float | None = None) -> list[ClientEffect]:
+        """The link to the followed server, last heard from at ``heard_at``, is gone; or it is
+        silent."""
         self.link = None
         self._lost = self.server
+        silent = heard_at is not None and now - heard_at > SILENT_HEARTBEATS * (
+            self.settings.heartbeat_seconds
+        )
+        self._loss = ("silent", heard_at or now) if silent else ("closed", now)
         self._take_heart()
         self._count_missing(now)
         effects: list[ClientEffect] = []
@@ -229,6 +239,9 @@ class Election:
         if self.phase is Phase.SERVING:
             welcome = event.welcome
             theirs = Claim(welcome.peer, event.address, welcome.reign, welcome.followers)
+            if welcome.follows is not None:
+                # It may have to give way, and not know of us: we look there too, which tells it.
+                self._places.remember((welcome.follows.address,))
             return self._meet_rival(welcome.follows or theirs)
         if self.phase not in (Phase.SEEKING, Phase.ASKING):
             return []
@@ -419,10 +432,20 @@ class Election:
         self.seen = self.reign
         self.phase = Phase.SERVING
         self.deadline = now + self._rival_seconds()
-        effects: list[ClientEffect] = [Serve(self.reign, self._missing)]
+        effects: list[ClientEffect] = [Serve(self.reign, self._missing, self._failed_over(now))]
         if self.link is None:
             effects.append(ConnectOwnServer(self._bound))
         return effects
+
+    def _failed_over(self, now: float) -> tuple[Failover, ...]:
+        """The latest failovers, with this one if we reign because a server was lost."""
+        if self._loss is not None:
+            how, since = self._loss
+            before = tuple(f for f in self.failovers if f.how != how)
+            this = Failover(how, self.reign.term, max(0.0, now - since))  # type: ignore[arg-type]
+            self.failovers = (*before, this)
+            self._loss = None
+        return self.failovers
 
     def term_surpassed(self, seen: Reign, now: float) -> list[ClientEffect]:
         """A member of our own server knows a higher term: reign above it."""
@@ -469,6 +492,7 @@ class Election:
         self._ever_joined = True
         self._followed_at = now
         self._lost = None
+        self._loss = None
         self._server_peer = event.welcome.peer
         self._places.remember((event.address,))
         self._take_heart()

@@ -11,6 +11,7 @@ from grid.messages import (
     NOTHING_RIDING,
     Address,
     Claim,
+    Failover,
     Failure,
     Held,
     Hello,
@@ -341,11 +342,13 @@ ClientEvent = (
 @dataclass(frozen=True, slots=True)
 class ReignBegan:
     """Serve, as this reign. ``expected`` counts the members of the server before, without it: zero
-    for the first server of a grid."""
+    for the first server of a grid. ``failovers`` are the latest, this one the last of them, if a
+    server was lost."""
 
     reign: Reign
     me: PeerRef
     expected: int
+    failovers: tuple[Failover, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,10 @@ class FailureDetector:
         """Note a sign of life, also the first."""
         self._heard[party] = now
 
+    def heard_at(self, party: int) -> float | None:
+        """When this one was heard last."""
+        return self._heard.get(party)
+
     def forget(self, party: int) -> None:
         """Watch this one no more."""
         self._heard.pop(party, None)

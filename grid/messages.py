@@ -224,6 +224,18 @@ class Claim(Struct, frozen=True, array_like=True):
     followers: Count = 0
 
 
+class Failover(Struct, frozen=True, array_like=True):
+    """How a grid got over the loss of a server, as the next one measured it. ``how`` it was lost:
+    its connection closed, or it was silent. ``term`` is the new server's. The times count from the
+    loss, or from when the silent one was last heard: until the new server reigned, and until the
+    first task that it gave began to run (None: it had none to give yet)."""
+
+    how: Literal["closed", "silent"]
+    term: Annotated[int, Meta(ge=0, le=TERM_MAX)]
+    server_seconds: Seconds
+    task_seconds: Seconds | None = None
+
+
 class Successor(Struct, frozen=True, array_like=True):
     """A peer that may take over, and where it would then be found: ``doors``, in order."""
 
@@ -451,6 +463,13 @@ class Joined(Struct, frozen=True, tag=True):
     server: PeerRef
     successors: tuple[Successor, ...]
     members: Count
+    failovers: tuple[Failover, ...] = ()
+
+
+class FailedOver(Struct, frozen=True, tag=True):
+    """What the latest failovers took, of each kind the last."""
+
+    failovers: tuple[Failover, ...]
 
 
 class Successors(Struct, frozen=True, tag=True):
@@ -639,6 +658,7 @@ class Status(Struct, frozen=True, tag=True):
     transactions: tuple[TransactionStatus, ...]
     lacking: Count = 0
     """So many members more, and there is a quorum."""
+    failovers: tuple[Failover, ...] = ()
 
 
 # ------------------------------------------------------------------------------ peer to peer
@@ -723,6 +743,7 @@ FromClient = (
 FromServer = (
     Joined
     | Beat
+    | FailedOver
     | Successors
     | NewReign
     | PeerGone

@@ -7,6 +7,8 @@ alone decides nothing about who serves; its client tells it (``ReignBegan``, ``R
 
 from typing import assert_never
 
+from msgspec import structs
+
 from grid.admission import wrong_with_said
 from grid.dispatcher import Dispatcher
 from grid.effects import CloseLink, FreePort, Greet, Send, ServerEffect, TellClient
@@ -33,6 +35,7 @@ from grid.messages import (
     CancelTask,
     Claims,
     Drop,
+    FailedOver,
     GoDown,
     Held,
     Hello,
@@ -77,6 +80,7 @@ class ServerCore:
         self._successors: tuple[Successor, ...] = ()
         self._followers = 0
         self._expected = 0
+        self._began = 0.0
         self._settle_at = 0.0
         self._settle_from = 0.0
         self._beat_at = 0.0
@@ -134,9 +138,11 @@ class ServerCore:
                 self.state.send(member, NewReign(event.reign))
         else:
             self._expected = event.expected
+            self._began = now
             self._settle_at = now + self.settings.silence_seconds
             self._settle_from = now + self.settings.heartbeat_seconds
             self.state.settled = event.expected == 0
+        self.state.failovers = event.failovers
         self.state.do(Greet(event.reign, self._followers))
 
     def _on_reign_ended(self, event: ReignEnded) -> None:
@@ -198,7 +204,7 @@ class ServerCore:
             case Acknowledge():
                 self.submissions.acknowledge(member, message, now)
             case TaskDone():
-                self._on_task_done(member, message)
+                self._on_task_done(member, message, now)
             case TaskFailed():
                 failed = self.dispatcher.failed(member, message)
                 if failed is not None:
@@ -250,7 +256,8 @@ class ServerCore:
             self.state.settled = False
         self._successors_changed()
         roster = self.state.roster
-        joined = Joined(self.state.reign, self.state.me, self._successors, len(roster))
+        failovers = self.state.failovers
+        joined = Joined(self.state.reign, self.state.me, self._successors, len(roster), failovers)
         self.state.send(member, joined)
         self.state.buried.pop(join.me.peer, None)
         self._take_in(member, join, now)
@@ -304,14 +311,29 @@ class ServerCore:
                         del other.unclaimed[running.attempt]
         self.submissions.advance(txn)
 
-    def _on_task_done(self, member: Member, message: TaskDone) -> None:
+    def _on_task_done(self, member: Member, message: TaskDone, now: float) -> None:
         txn = self.dispatcher.done(member, message)
+        if txn is not None and txn.ran:
+            self._note_failover(now - message.seconds)
         record = message.holding.output.record
         if txn is not None:
             self.submissions.advance(txn)
         elif self.state.registry.ended(record):
             member.drop(record, ())
             self.state.send(member, Drop(record))
+
+    def _note_failover(self, ran_at: float) -> None:
+        """The first task that this server gave has run: the grid is over the loss."""
+        latest = self.state.failovers[-1:]
+        if not latest or latest[0].term != self.state.reign.term:
+            return
+        if latest[0].task_seconds is not None:
+            return
+        seconds = latest[0].server_seconds + max(0.0, ran_at - self._began)
+        noted = structs.replace(latest[0], task_seconds=seconds)
+        self.state.failovers = (*self.state.failovers[:-1], noted)
+        for member in self.state.roster:
+            self.state.send(member, FailedOver(self.state.failovers))
 
     def _on_announce(self, member: Member, message: Announce, now: float) -> None:
         for held in message.held:
@@ -359,7 +381,7 @@ class ServerCore:
             self._advance_all()
 
     def _tell_followers(self) -> None:
-        followers = sum(not m.local and m.serves for m in self.state.roster)
+        followers = self.state.roster.followers
         if followers != self._followers:
             self._followers = followers
             self.state.do(Greet(self.state.reign, followers))
@@ -416,6 +438,7 @@ class ServerCore:
                 self._transaction_status(t.meta.record) for t in self.state.registry
             ),
             lacking=self.state.lacking,
+            failovers=self.state.failovers,
         )
 
     def _member_status(self, member: Member) -> MemberStatus:

@@ -14,6 +14,7 @@ from grid.messages import (
     Accepted,
     Assign,
     CancelTask,
+    Failover,
     FromServer,
     Held,
     Holding,
@@ -43,6 +44,8 @@ class ServerState:
         """Dead peers whose whole estate has been announced by the one who adopted it."""
         self.settled = True
         """Whether everyone who was a member before this reign had the time to report."""
+        self.failovers: tuple[Failover, ...] = ()
+        """The latest, of each kind; the last one may be why this server reigns."""
         self.lacking = 0
         """So many members more, and there is a quorum: until then nothing is given or ended."""
         self._effects: list[ServerEffect] = []

@@ -432,7 +432,7 @@ class Process:
         self.auditor.reigned(self, effect.reign)
         if self.server is None:
             self.server = ServerCore(self.settings)
-        self._step_server(ev.ReignBegan(effect.reign, self.me, effect.expected))
+        self._step_server(ev.ReignBegan(effect.reign, self.me, effect.expected, effect.failovers))
 
     # -- the server's orders -----------------------------------------------------------
 
