@@ -6,8 +6,8 @@ asks the ``Provider``, and writes the answer with blocking calls. So a few hundr
 connected, and a few of them can be served at once. Connections that were made from here, through
 the server, for those who cannot dial this port (``take``) are served like any other.
 
-The data port is also where others ask whom this peer follows (``ask``), and where one that cannot
-dial that server is connected with it (``relay``; to that server alone: this is no open proxy).
+The data port is also where others ask whom this peer follows, and are connected with that server if
+they cannot dial it (``peers/voucher.py``).
 
 Promises: a request that cannot be answered is answered with ``Absent``, whatever the provider
 raised; a malformed one costs its sender the connection. A reader that takes nothing for
@@ -28,7 +28,6 @@ from typing import Protocol, assert_never
 from grid.errors import ProtocolError
 from grid.framing import encode
 from grid.messages import (
-    PROTOCOL,
     Absent,
     Address,
     FetchItems,
@@ -45,13 +44,10 @@ from peers.crew import Crew
 from peers.doorman import Doorman, bind
 from peers.link import Connection, open_filenos
 from peers.reach import wake
-from peers.relay import Relay
 from peers.security import Security
-from peers.transport import connect, dial_through
-from peers.whereabouts import Following, Whereabouts
+from peers.voucher import Voucher
 
 _READ_BYTES = 16 * 2**10
-_DIAL_SECONDS = 3.0  # for somebody else, who waits
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +72,7 @@ class BulkServer:
     """Serves ``provider`` on a port that the system chooses, on all of ``listen_hosts``.
 
     ``start`` it once, ``close`` it once. ``name`` is what it says in its welcome. Binds when it is
-    made; raises ``OSError`` where it cannot. ``whereabouts`` tell whom this peer follows; through
-    ``relay``, if there is one, others reach that server.
+    made; raises ``OSError`` where it cannot. ``voucher`` answers those who look for the server.
     """
 
     def __init__(
@@ -88,18 +83,15 @@ class BulkServer:
         provider: Provider,
         listen_hosts: Sequence[str] = ("127.0.0.1",),
         *,
-        whereabouts: Whereabouts | None = None,
-        relay: Relay | None = None,
+        voucher: Voucher | None = None,
         threads_max: int = 16,
         idle_seconds: float = 60.0,
         stall_seconds: float = 20.0,
     ) -> None:
         self._security = security
-        self._grid = grid
         self._name = name
         self._provider = provider
-        self._whereabouts = whereabouts or Whereabouts()
-        self._relay = relay
+        self._voucher = voucher
         self._idle_seconds = idle_seconds
         self._stall_seconds = stall_seconds
         self._doorman = Doorman(
@@ -150,57 +142,21 @@ class BulkServer:
     # -------------------------------------------------------------------- on the doorman's thread
 
     def _greet(self, hello: Hello) -> Welcome | Refusal:
-        following = self._whereabouts.following
-        welcome = Welcome(self._security.peer_id, self._name, sys.version_info[:2])
-        match hello.role:
-            case "data":
-                return welcome
-            case "ask":
-                return self._whereabouts.told(welcome)
-            case "relay" if self._relay is not None:
-                if following is not None and following.claim.peer == hello.wanted:
-                    return welcome
-                return Refusal("this peer does not follow the server that you want")
-            case _:
-                return Refusal(f"this is a data port, not for the role {hello.role!r}")
+        if hello.role in ("ask", "relay") and self._voucher is not None:
+            return self._voucher.greet(hello)
+        if hello.role != "data":
+            return Refusal(f"this is a data port, not for the role {hello.role!r}")
+        return Welcome(self._security.peer_id, self._name, sys.version_info[:2])
 
     def _admit(self, connection: Connection) -> None:
-        if connection.hello.role != "data":
-            self._admit_other(connection)
+        if connection.hello.role != "data" and self._voucher is not None:
+            self._voucher.admit(connection)
             return
         self._busy[connection] = None
         if connection.decoder.unread_bytes:
             self._crew.give(connection)  # its first request came with its hello
         else:
             self._park(connection)
-
-    def _admit_other(self, connection: Connection) -> None:
-        """One who asked has its answer; one who wants the server is passed on to it."""
-        following = self._whereabouts.following
-        if connection.hello.role != "relay" or self._relay is None:
-            connection.close()
-        elif following is None:
-            self._relay.refuse(connection, "this peer has just lost that server")
-        else:
-            self._relay.forward(connection, lambda: self._dial_server(following))
-
-    async def _dial_server(self, following: Following) -> socket.socket:
-        """As this peer itself reaches the server it follows. On the relay's thread."""
-        if following.through is None:
-            return await connect(following.near, _DIAL_SECONDS)
-        hello = Hello(
-            protocol=PROTOCOL,
-            grid=self._grid,
-            peer=self._security.peer_id,
-            name=self._name,
-            python=sys.version_info[:2],
-            role="relay",
-            intended=following.near,
-        )
-        wanted = following.claim.peer
-        return await dial_through(
-            following.through, self._security, hello, _DIAL_SECONDS, wanted, 0
-        )
 
     def _park(self, connection: Connection) -> None:
         """Wait for the next request without a thread."""

@@ -2,7 +2,8 @@
 
 Performs what ``grid.client_core`` decides: dials, sends, binds through the standby server thread,
 prepares inputs on the data threads, gives tasks to the worker pool, and tells the user's side
-(``Users``) what came of their transactions. Nothing of a user's is opened here.
+(``Users``) what came of their transactions. Nothing of a user's is opened here. Whom the core
+follows is noted for the other threads (``Whereabouts``).
 """
 
 import itertools
@@ -18,8 +19,10 @@ from msgspec import structs
 from grid import effects as fx
 from grid import events as ev
 from grid.client_core import ClientCore
-from grid.errors import Bug
-from grid.messages import PROTOCOL, Address, Assign, Claim, Failure, Hello, Message
+from grid.errors import Bug, ProtocolError
+from grid.messages import PROTOCOL, Address, Assign, Claim, Failure, Hello, Message, PeerRef
+from peers.addresses import is_loopback
+from peers.bulk_server import BulkServer
 from peers.candidates import Candidates
 from peers.core_thread import CoreThread
 from peers.inputs import Inputs, InputsAbsent, Ready
@@ -29,7 +32,8 @@ from peers.results import Fetcher
 from peers.security import Security
 from peers.server_thread import ServerThread
 from peers.store import Store
-from peers.transport import DialFailed, dial
+from peers.transport import DialFailed, dial, part
+from peers.whereabouts import Following, Whereabouts
 from peers.worker_channel import (
     Died,
     NeedItems,
@@ -77,6 +81,8 @@ class ClientThread(CoreThread):
         users: Users,
         background: Callable[[Callable[[], None]], None],
         resolve: Callable[[], Candidates],
+        whereabouts: Whereabouts,
+        bulk_server: BulkServer,
     ) -> None:
         super().__init__("grid-client")
         self._core = core
@@ -89,10 +95,13 @@ class ClientThread(CoreThread):
         self._users = users
         self._background = background
         self._resolve = resolve
+        self._whereabouts = whereabouts
+        self._bulk_server = bulk_server
         self._resolving = False
         self.server: ServerThread
         self.pool: WorkerPool
         self._links: dict[int, Link | LocalLink] = {}
+        self._through: dict[int, PeerRef | None] = {}
         self._numbers = itertools.count(1)
         self._ready: dict[str, Ready] = {}
         self._assigned: dict[str, Assign] = {}
@@ -106,6 +115,8 @@ class ClientThread(CoreThread):
     def _step(self, event: ev.ClientEvent) -> None:
         for effect in self._core.step(event, self.loop.time()):
             self._perform(effect)
+        if isinstance(event, ev.Received) and event.link == self._core.election.link:
+            self._whereabouts.heard(max(0, self._core.election.members - 1))
 
     def _next_deadline(self) -> float | None:
         return self._core.next_deadline()
@@ -122,6 +133,7 @@ class ClientThread(CoreThread):
             case fx.CloseLink():
                 if effect.reason:
                     log.warning("leaves its server: %s peer=%s", effect.reason, self._me.name)
+                self._through.pop(effect.link, None)
                 link = self._links.pop(effect.link, None)
                 if link is not None:
                     link.close()
@@ -130,9 +142,11 @@ class ClientThread(CoreThread):
                     self.do_later(self._probe(address, effect.claim))
             case fx.Ask():
                 for peer in effect.peers:
-                    self.post(ev.AskFailed(peer.peer, "not asked"))
-            case fx.Point() | fx.Unpoint():
-                pass
+                    self.do_later(self._ask(peer))
+            case fx.Point():
+                self.server.point(effect.claim)
+            case fx.Unpoint():
+                self.server.unpoint()
             case fx.Warn():
                 self._users.show_warning(effect)
             case fx.Resolve():
@@ -149,6 +163,7 @@ class ClientThread(CoreThread):
             case fx.StopServing():
                 self.server.stop_serving(effect.redirect)
             case fx.RoleChanged():
+                self._note(effect)
                 self._users.show_role(effect)
             case fx.GiveUp():
                 self._users.give_up(effect)
@@ -185,7 +200,7 @@ class ClientThread(CoreThread):
             case fx.AdoptEstates():
                 self._in_background(self._adopt_estates)
             case fx.CallServer():
-                pass
+                self.do_later(self._call_server(effect))
             case fx.GoDownNow():
                 self._users.go_down()
             case fx.Closed():
@@ -215,38 +230,49 @@ class ClientThread(CoreThread):
 
     # -- dialling ----------------------------------------------------------------------
 
-    def _hello(self, address: Address, *, probe: bool) -> Hello:
-        member = "peer" if self._settings.serves else "visitor"
+    def _hello(self, role: str, address: Address) -> Hello:
         return Hello(
             protocol=PROTOCOL,
             grid=self._settings.grid,
             peer=self._me.peer,
             name=self._me.name,
             python=sys.version_info[:2],
-            role="probe" if probe else member,  # type: ignore[arg-type]
+            role=role,  # type: ignore[arg-type]
             intended=address,
             seen=self._core.election.seen,
         )
 
     async def _dial(
-        self, address: Address, *, probe: bool, claim: Claim | None = None
+        self, hello: Hello, *, wanted: str = "", through: PeerRef | None = None
     ) -> Connection:
         return await dial(
-            address,
+            hello.intended,
             self._security,
-            structs.replace(self._hello(address, probe=probe), claim=claim),
+            hello,
             self._settings.probe_seconds,
             host_silence_seconds=self._settings.host_silence_seconds,
+            wanted=wanted,
+            through=through,
         )
 
     async def _probe(self, address: Address, claim: Claim | None) -> None:
         try:
-            connection = await self._dial(address, probe=True, claim=claim)
+            hello = structs.replace(self._hello("probe", address), claim=claim)
+            connection = await self._dial(hello)
         except DialFailed as failed:
             self.take(ev.ProbeFailed(address, failed.kind, failed.reason))
             return
         connection.close()
         self.take(ev.ProbeAnswered(address, connection.welcome))
+
+    async def _ask(self, peer: PeerRef) -> None:
+        try:
+            connection = await self._dial(self._hello("ask", peer.data), wanted=peer.peer)
+        except DialFailed as failed:
+            self.take(ev.AskFailed(peer.peer, failed.reason))
+            return
+        connection.close()
+        self.take(ev.AskAnswered(peer.peer, connection.welcome))
 
     async def _reconnect(self, effect: fx.Reconnect) -> None:
         """As often and as long as the core says; who refuses is not asked again."""
@@ -257,18 +283,56 @@ class ClientThread(CoreThread):
             retry=tenacity.retry_if_exception(_worth_trying_again),
             reraise=True,
         )
+        hello = self._hello("peer" if self._settings.serves else "visitor", effect.address)
         try:
-            connection: Connection = await retrying(self._dial, effect.address, probe=False)
+            connection: Connection = await retrying(
+                self._dial, hello, wanted=effect.wanted, through=effect.through
+            )
         except DialFailed as failed:
             self.take(ev.ReconnectFailed(effect.address, failed.kind, failed.reason))
             return
         number = next(self._numbers)
+        self._through[number] = effect.through
         self._links[number] = connection.attach(
             self.loop,
             lambda _, message: self._on_message(number, message),
             lambda _, reason: self._on_closed(number, reason),
         )
         self.take(ev.Connected(number, effect.address, connection.welcome))
+
+    async def _call_server(self, effect: fx.CallServer) -> None:
+        """Who waits there is served like one who dialled the data port."""
+        following = self._whereabouts.following
+        if following is None:
+            return
+        hello = structs.replace(self._hello("answer", following.near), token=effect.token)
+        try:
+            connection = await self._dial(
+                hello, wanted=following.claim.peer, through=following.through
+            )
+            try:
+                raw = await part(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except (DialFailed, ProtocolError, OSError) as error:
+            log.info("cannot serve one who waits at the server: %s peer=%s", error, self._me.name)
+        else:
+            self._bulk_server.take(raw)
+
+    def _note(self, effect: fx.RoleChanged) -> None:
+        """Note whom this peer follows, for its other threads and for others who ask them."""
+        server, address = effect.server, effect.address
+        if server is None or address is None:
+            self._whereabouts.lose()
+            return
+        near = self.server.near(address.port) if effect.role == "serving" else address
+        if is_loopback(address.host):  # as this host dials it; others are told what it advertises
+            address = Address(server.data.host, address.port)
+        followers = max(0, self._core.election.members - 1)
+        claim = Claim(server.peer, address, effect.reign, followers)
+        through = self._through.get(self._core.election.link or 0)
+        self._whereabouts.follow(Following(claim, near, through))
 
     def _connect_own(self, address: Address) -> None:
         number = next(self._numbers)
@@ -279,6 +343,7 @@ class ClientThread(CoreThread):
         self.take(ev.Received(number, message))
 
     def _on_closed(self, number: int, reason: str) -> None:
+        self._through.pop(number, None)
         if self._links.pop(number, None) is not None:
             log.info("lost the server peer=%s: %s", self._me.name, reason)
             self.take(ev.LinkLost(number, reason))

@@ -37,6 +37,7 @@ from peers.failures import as_error
 from peers.fingerprint import fingerprint
 from peers.inputs import FETCH_SECONDS, Inputs
 from peers.records import Head, OwnedRecord, Records, digest, load_keys, own
+from peers.relay import Relay
 from peers.results import Fetcher, keep
 from peers.security import secure
 from peers.server_thread import ServerThread
@@ -44,6 +45,8 @@ from peers.shipping import freeze
 from peers.store import Store
 from peers.submission import Submission
 from peers.transaction import Transaction
+from peers.voucher import Voucher
+from peers.whereabouts import Whereabouts
 from peers.worker_pool import WorkerPool
 from peers.worker_tasks import as_call
 
@@ -100,12 +103,24 @@ class Engine:
         told = configuration.advertise
         host = told.host if told is not None else reachable_as(self._found, listening)
         self.records = Records(self.store, configuration.name)
+        self._relay = Relay()
+        self.whereabouts = Whereabouts()
+        voucher = Voucher(
+            security, self.settings.grid, configuration.name, self.whereabouts, self._relay
+        )
         self._bulk_server = BulkServer(
-            security, self.settings.grid, configuration.name, self.records, listening
+            security,
+            self.settings.grid,
+            configuration.name,
+            self.records,
+            listening,
+            voucher=voucher,
         )
         data = Address(host, self._bulk_server.address.port)
         self.me = PeerRef(security.peer_id, configuration.name, host_id(self.store.place), data)
-        self._bulk_client = BulkClient(security, self.settings.grid, configuration.name)
+        self._bulk_client = BulkClient(
+            security, self.settings.grid, configuration.name, self.whereabouts
+        )
         self._crew: Crew[Callable[[], None]] = Crew("grid-data", _call, DATA_THREADS_MAX)
         self._callbacks: Crew[Callable[[], None]] = Crew("grid-callbacks", self._call_back, 1)
         core = ClientCore(
@@ -125,6 +140,8 @@ class Engine:
             self,
             self._crew.give,
             resolver.resolve,
+            self.whereabouts,
+            self._bulk_server,
         )
         self.server = ServerThread(
             self.settings,
@@ -133,6 +150,8 @@ class Engine:
             listening,
             partial(configuration.door, host),
             self.client.post,
+            self._relay,
+            voucher,
         )
         self.client.server = self.server
         self.client.pool = WorkerPool(
@@ -170,6 +189,7 @@ class Engine:
             self.server.stop()
             self._bulk_server.close()
             self._bulk_client.close()
+            self._relay.close()
             self._crew.close()
             self._callbacks.close()
             for transaction in list(self._delivered):
@@ -187,6 +207,7 @@ class Engine:
             *self.server.filenos(),
             *self._bulk_server.filenos(),
             *self._bulk_client.filenos(),
+            *self._relay.filenos(),
             *self.store.filenos(),
         ]
 

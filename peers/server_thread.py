@@ -2,15 +2,20 @@
 
 Performs what ``grid.server_core`` decides. While it is standing by it costs a sleeping thread. A
 ``Doorman`` greets whoever connects, apart from this loop; greeted links are handed over here.
+Members that cannot reach each other are connected through the port as well (``peers/relay.py``).
+A standby may hold the port of its host, too, to point to the server that its client follows.
 """
 
 import asyncio
 import itertools
 import logging
+import secrets
 import socket
 import sys
 from collections.abc import Callable
 from typing import assert_never
+
+from msgspec import structs
 
 from grid.effects import CloseLink, FreePort, Greet, Send, ServerEffect, TellClient
 from grid.errors import Bug
@@ -24,17 +29,22 @@ from grid.events import (
     Received,
     ReignBegan,
     ReignEnded,
+    RivalHeard,
     ServerEvent,
     TermSurpassed,
 )
-from grid.messages import Address, Hello, Message, PeerRef, Refusal, Reign, Welcome
+from grid.messages import Address, CallBack, Claim, Hello, Message, PeerRef, Refusal, Reign, Welcome
 from grid.server_core import ServerCore
 from grid.settings import Settings
 from peers.core_thread import CoreThread
 from peers.doorman import Doorman, bind
 from peers.link import Connection, Link
 from peers.local_link import LocalLink
+from peers.relay import Relay
 from peers.security import Security
+from peers.voucher import Voucher
+
+_NEAR = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where all interfaces are dialled
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +61,8 @@ class ServerThread(CoreThread):
         listen_hosts: tuple[str, ...],
         door: Callable[[int], Address],
         tell_client: Callable[[ClientEvent], None],
+        relay: Relay,
+        voucher: Voucher,
     ) -> None:
         super().__init__("grid-server")
         self._settings = settings
@@ -59,6 +71,10 @@ class ServerThread(CoreThread):
         self._listen_hosts = listen_hosts
         self._door = door
         self._tell_client = tell_client
+        self._relay = relay
+        self._voucher = voucher
+        self._pointer: Claim | None = None
+        self._port = 0
         self._core: ServerCore | None = None
         self._listeners: list[socket.socket] = []
         self._doorman: Doorman | None = None
@@ -75,6 +91,14 @@ class ServerThread(CoreThread):
     def serve(self, reign: Reign, expected: int) -> None:
         self.post(ReignBegan(reign, self._me, expected))
 
+    def point(self, claim: Claim) -> None:
+        """Answer greetings on the bound port with the server to go to; admit nobody."""
+        self.call(self._point, claim)
+
+    def unpoint(self) -> None:
+        """Free the port that was bound to point from."""
+        self.call(self._unpoint)
+
     def stop_serving(self, redirect: Address | None) -> None:
         self.post(ReignEnded(redirect))
 
@@ -84,6 +108,11 @@ class ServerThread(CoreThread):
         theirs, mine = LocalLink.pair(client, client_number, self, number)
         self.call(self._admit_local, number, mine)
         return theirs
+
+    def near(self, port: int) -> Address:
+        """Where this process dials a port of its own; the advertised address may lead elsewhere."""
+        host = self._listen_hosts[0]
+        return Address(_NEAR.get(host, host), port)
 
     @property
     def welcome(self) -> Welcome:
@@ -104,11 +133,25 @@ class ServerThread(CoreThread):
             self._tell_client(PortTaken(port, "the server of this process has failed"))
             return
         try:
-            self._listeners = bind(self._listen_hosts, port)
+            if self._pointer is None or self._port != port:
+                self._unpoint()
+                self._listeners = bind(self._listen_hosts, port)
+                self._port = port
         except OSError as error:
             self._tell_client(PortTaken(port, str(error)))
             return
         self._tell_client(PortBound(port, self._door(port)))
+
+    def _point(self, claim: Claim) -> None:
+        if self._core is not None or not (self._doorman or self._listeners):
+            return  # serving by now, or freed
+        self._pointer = claim
+        self._open_door()
+
+    def _unpoint(self) -> None:
+        if self._core is None:
+            self._pointer = None
+            self._close_door()
 
     def _greeting(self, reign: Reign, followers: int) -> Welcome:
         python = sys.version_info[:2]
@@ -116,7 +159,9 @@ class ServerThread(CoreThread):
 
     def _step(self, event: ServerEvent) -> None:
         if isinstance(event, ReignBegan) and self._core is None:
+            self._core = ServerCore(self._settings)
             self._open_door()
+            self._pointer = None  # whoever knocks meanwhile is greeted by one or the other
         if self._core is not None:
             for effect in self._core.step(event, self.loop.time()):
                 self._perform(effect)
@@ -128,7 +173,9 @@ class ServerThread(CoreThread):
         self.take(DeadlineReached())
 
     def _open_door(self) -> None:
-        self._core = ServerCore(self._settings)
+        """Answer the bound port, from now on or still."""
+        if self._doorman is not None:
+            return
         self._doorman = Doorman(
             self._listeners,
             self._security,
@@ -148,6 +195,7 @@ class ServerThread(CoreThread):
             case CloseLink():
                 if effect.reason:
                     log.warning("drops a peer: %s peer=%s", effect.reason, self._me.name)
+                self._dismiss(effect.link)
                 link = self._links.pop(effect.link, None)
                 if link is not None:
                     link.close()
@@ -176,6 +224,7 @@ class ServerThread(CoreThread):
         log.info("frees the port peer=%s", self._me.name)
         self._core = None
         self._welcome = self._greeting(Reign(0, ""), 0)
+        self._relay.dismiss("this server has just ended its reign")
         self._close_door()
 
     def _close_door(self) -> None:
@@ -205,15 +254,34 @@ class ServerThread(CoreThread):
         """On the doorman's thread: answer with what was last decided."""
         if hello.role == "data":
             return Refusal("this is the grid's port, not a data port")
+        pointer = self._pointer
+        if pointer is not None:
+            return self._greet_as_signpost(hello, pointer)
+        if hello.claim is not None and hello.claim.peer == hello.peer:
+            self._tell_client(RivalHeard(hello.claim))
         return self._welcome
+
+    def _greet_as_signpost(self, hello: Hello, pointer: Claim) -> Welcome | Refusal:
+        if hello.role not in ("probe", "ask", "relay"):
+            return Refusal(f"this peer does not serve; it follows the server at {pointer.address}")
+        answer = self._voucher.greet(hello)
+        if isinstance(answer, Refusal) or answer.follows is None:
+            return answer
+        return structs.replace(answer, reign=pointer.reign, follows=pointer)
 
     def _admit(self, connection: Connection) -> None:
         """On the doorman's thread: hand a greeted connection over."""
-        self.call(self._take_over, connection)
+        if connection.welcome.follows is not None:
+            self._voucher.admit(connection)
+        else:
+            self.call(self._take_over, connection)
 
     def _take_over(self, connection: Connection) -> None:
-        if self._core is None:
+        if self._core is None or connection.hello.role == "ask":
             connection.close()
+            return
+        if connection.hello.role in ("relay", "answer"):
+            self._connect_members(connection)
             return
         number = next(self._numbers)
         self._links[number] = connection.attach(
@@ -222,6 +290,23 @@ class ServerThread(CoreThread):
             lambda _, reason: self._on_closed(number, reason),
         )
         self.take(LinkOpened(number, connection.hello, local=False))
+
+    def _connect_members(self, connection: Connection) -> None:
+        """One of them waits for the other, whom its client has call back here with a token."""
+        assert self._core is not None
+        hello, roster = connection.hello, self._core.state.roster
+        if hello.role == "answer":
+            self._relay.answer(connection)
+            return
+        wanted = roster.named(hello.wanted)
+        if roster.named(connection.remote) is None:
+            self._relay.refuse(connection, "only members are connected with each other")
+        elif wanted is None or wanted.link not in self._links:
+            self._relay.refuse(connection, "the peer that you want is no member of this grid now")
+        else:
+            token = secrets.token_hex(16)
+            self._relay.wait(connection, hello.wanted, token)
+            self._links[wanted.link].send(CallBack(token))
 
     def _admit_local(self, number: int, link: LocalLink) -> None:
         if self._core is None:
@@ -244,4 +329,11 @@ class ServerThread(CoreThread):
 
     def _on_closed(self, number: int, reason: str) -> None:
         if self._links.pop(number, None) is not None:
+            self._dismiss(number)
             self.take(LinkLost(number, reason))
+
+    def _dismiss(self, number: int) -> None:
+        """A link is gone: nobody need wait for the member at its end."""
+        member = None if self._core is None else self._core.state.roster.at(number)
+        if member is not None:
+            self._relay.dismiss("the peer that you want has just gone", member.ref.peer)
