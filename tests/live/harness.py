@@ -21,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import pytest
 
@@ -102,10 +102,33 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def marked(mark: str) -> list[int]:
+    """Every other living process with this mark in its environment."""
+    sought = f"{MARK}={mark}".encode()
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            environment = (entry / "environ").read_bytes()
+        except OSError:
+            continue  # it has just ended, or is somebody else's
+        if sought in environment.split(b"\0") and alive(int(entry.name)):
+            found.append(int(entry.name))
+    return found
+
+
+class HasFolder(Protocol):
+    """A site or a host: where the output of its processes goes."""
+
+    @property
+    def folder(self) -> Path: ...
+
+
 class Process:
     """A process of a site. Its output goes to ``<name>.out`` and ``<name>.err``."""
 
-    def __init__(self, site: "Site", name: str, command: list[str], **options: Any) -> None:
+    def __init__(self, site: HasFolder, name: str, command: list[str], **options: Any) -> None:
         self.name = name
         self._out = site.folder / f"{name}.out"
         self._err = site.folder / f"{name}.err"
@@ -258,18 +281,7 @@ class Site:
 
     def marked(self) -> list[int]:
         """Every living process that this site started, or that one of them did."""
-        mark = f"{MARK}={self._mark}".encode()
-        found: list[int] = []
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit() or int(entry.name) == os.getpid():
-                continue
-            try:
-                environment = (entry / "environ").read_bytes()
-            except OSError:
-                continue  # it has just ended, or is somebody else's
-            if mark in environment.split(b"\0") and alive(int(entry.name)):
-                found.append(int(entry.name))
-        return found
+        return marked(self._mark)
 
     def close(self) -> None:
         """End everything, then tell what was left behind."""
