@@ -157,7 +157,7 @@ class ClientThread(CoreThread):
                 self.server.bind(effect.port)
             case fx.Serve():
                 log.info("serves peer=%s term=%d", self._me.name, effect.reign.term)
-                self.server.serve(effect.reign, effect.expected)
+                self.server.serve(effect.reign, effect.expected, effect.failovers)
             case fx.ConnectOwnServer():
                 self._connect_own(effect.address)
             case fx.StopServing():
