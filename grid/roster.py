@@ -73,6 +73,9 @@ class Roster:
     def __init__(self) -> None:
         self._by_link: dict[int, Member] = {}
         self._by_peer: dict[str, Member] = {}
+        self.followers = 0
+        """Members that could serve, beside the serving process itself. Kept, not counted when
+        asked: every step asks."""
 
     def __iter__(self) -> Iterator[Member]:
         return iter(self._by_link.values())
@@ -83,10 +86,14 @@ class Roster:
     def add(self, member: Member) -> None:
         self._by_link[member.link] = member
         self._by_peer[member.ref.peer] = member
+        self.followers += member.serves and not member.local
 
     def remove(self, link: int) -> Member | None:
         member = self._by_link.pop(link, None)
-        if member is not None and self._by_peer.get(member.ref.peer) is member:
+        if member is None:
+            return None
+        self.followers -= member.serves and not member.local
+        if self._by_peer.get(member.ref.peer) is member:
             del self._by_peer[member.ref.peer]
         return member
 

@@ -54,10 +54,12 @@ def running(state: ServerState) -> list[Transaction]:
 
 def choose(state: ServerState, now: float) -> Choice | None:
     """Return the next task to give, or None when there is none or nobody to take it."""
+    transactions = running(state)
+    if not transactions:
+        return None  # first, as every heartbeat asks, and there may be many members
     members = open_members(state, now)
     if not members:
         return None
-    transactions = running(state)
     slots = state.roster.slots()
     for txn in transactions:
         kind = txn.phase()

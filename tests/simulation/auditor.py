@@ -143,16 +143,15 @@ class Auditor:
                 self.world.violation(f"P2 {case.txn} did not run on {process.name}")
 
     def _check_one_record(self, case: Case) -> None:
-        """Owners of one name share one record, while the first of them lives and waits."""
+        """Owners of one name share one record, while the first of them lives and waits: it is not
+        served by another one than those who came later. (It may be late to hear which it is.)"""
+        if not self.calm or not case.name or case.withdrawn:
+            return
         for other in self.cases.values():
-            shares = case.name and other.name == case.name and other is not case
-            if not shares or not self.calm or other.withdrawn or other.owner_died:
-                continue
-            first = other.submitted_at + 1 < case.submitted_at
-            sharers = other.process.client.ownership.of_record(case.record)
-            if first and other.open and other.txn not in sharers:
+            later = other.name == case.name and case.submitted_at + 1 < other.submitted_at
+            if later and other.outcomes == ["delivered"] and other.record != case.record:
                 self.world.violation(
-                    f"P4 {case.txn} ran as {case.record} besides {other.txn} of the same name"
+                    f"P4 {other.txn} ran as {other.record} besides {case.txn} of the same name"
                 )
 
     def rejected(self, process: "Process", txn: str, failure: Failure) -> None:

@@ -65,6 +65,7 @@ class Process:
         self._timers = {"client": 0, "server": 0}
         self.shop = Workshop(self)
         world.processes.append(self)
+        self.host.processes.append(self)
 
     @property
     def awake(self) -> bool:

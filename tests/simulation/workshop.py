@@ -202,9 +202,9 @@ class Workshop:
 
     def adopt_estates(self) -> None:
         host = self.process.host
-        for dead in self.world.processes:
+        for dead in host.processes:
             keeper = host.adopted_by.get(dead.me.peer)
-            if dead.alive or dead.host is not host or (keeper and keeper.alive):
+            if dead.alive or (keeper and keeper.alive):
                 continue
             host.adopted_by[dead.me.peer] = self.process
             by_record: dict[str, list[Holding]] = {}

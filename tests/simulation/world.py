@@ -27,6 +27,7 @@ class Host:
     """A machine: its ports, and the folders that outlive their processes."""
 
     name: str
+    processes: list["Process"] = field(default_factory=list)
     ports: dict[int, "Process | str"] = field(default_factory=dict)
     spools: dict[str, dict[Output, Content]] = field(default_factory=dict)
     adopted_by: dict[str, "Process"] = field(default_factory=dict)
