@@ -155,23 +155,27 @@ class Dispatcher:
 
     def done(self, member: Member, message: TaskDone) -> Transaction | None:
         """A sealed output: also that of an attempt nobody here has given counts."""
-        member.assigned.pop(message.attempt, None)
+        given = self._state.registry.get(member.assigned.pop(message.attempt, ""))
         member.unclaimed.pop(message.attempt, None)
         member.keep_one(message.holding)
+        txn = self._state.registry.get(message.holding.output.record)
+        if txn is not None:
+            self._take_in(txn, member, message)
+        if given is not None:  # of whatever it says that this is: the attempt is over
+            self._over(given, message.attempt, member.ref.peer)
+        return txn
+
+    def _take_in(self, txn: Transaction, member: Member, message: TaskDone) -> None:
         output = message.holding.output
-        txn = self._state.registry.get(output.record)
-        if txn is None:
-            return None
-        txn.calls_given.pop(message.attempt, None)
+        if output.kind == "call":
+            txn.calls_given.pop(message.attempt, None)
         txn.ran += message.attempt.startswith(self._prefix())
         news = self._state.credit(txn, message.holding, member.ref.peer)
         if news and message.sizes:
             txn.note_sizes(member.ref.peer, message.sizes)
         plan = txn.plans.get(output.kind)
         if plan is not None and plan.has(output.start, output.stop):
-            self._released(txn, plan, message.attempt, member.ref.peer)
             txn.sizers[output.kind].note(output.stop - output.start, message.seconds)
-        return txn
 
     def _released(
         self, txn: Transaction, plan: Plan, attempt: str, peer: str, not_before: float = 0.0
@@ -188,13 +192,17 @@ class Dispatcher:
         """Take an attempt that ended without output from its member and its plan."""
         member.unclaimed.pop(attempt, None)
         txn = self._state.registry.get(member.assigned.pop(attempt, ""))
-        if txn is None:
-            return None
+        return self._over(txn, attempt, member.ref.peer, not_before) if txn is not None else None
+
+    def _over(
+        self, txn: Transaction, attempt: str, peer: str, not_before: float = 0.0
+    ) -> tuple[Transaction, Plan | None, Tile | None] | None:
+        """Take an attempt from the plan it was given for, which is free again if not done."""
         if txn.calls_given.pop(attempt, None) is not None:
-            txn.unsay("call", 0, 1, member.ref.peer)
+            txn.unsay("call", 0, 1, peer)
             return txn, None, None
         for plan in txn.plans.values():
-            tile = self._released(txn, plan, attempt, member.ref.peer, not_before)
+            tile = self._released(txn, plan, attempt, peer, not_before)
             if tile is not None:
                 return txn, plan, tile
         return None
@@ -231,7 +239,7 @@ class Dispatcher:
         self, member: Member, message: TaskReturned, now: float
     ) -> tuple[Transaction, Failure] | None:
         """A task was handed back. Return the transaction if nobody can run it."""
-        self._lose(message.missing)
+        self._lose_everywhere(message.missing)
         if message.reason == "space":
             member.full_until = now + FULL_SECONDS
         pause = now + RETURN_SECONDS if message.reason == "inputs" else 0.0
@@ -248,19 +256,25 @@ class Dispatcher:
         able = [m for m in self._state.roster if m.slots and m.ref.peer not in txn.unable]
         return None if able else (txn, Failure("module", message.detail, peer=member.ref.name))
 
-    def _lose(self, outputs: tuple[Output, ...]) -> None:
+    def _lose_everywhere(self, outputs: tuple[Output, ...]) -> None:
         """Outputs are gone for good, at every holder."""
-        short: dict[str, Transaction] = {}
         for output in outputs:
             for member in self._state.roster:
                 member.lost(output)
+        self._lose(outputs, None)
+
+    def _lose(self, outputs: tuple[Output, ...], holder: str | None) -> None:
+        """Outputs no longer count as held, by this holder or (None) by anyone."""
+        short: dict[str, Transaction] = {}
+        for output in outputs:
             txn = self._state.registry.get(output.record)
             plan = txn.plans.get(output.kind) if txn else None
             if txn is None or plan is None or not plan.has(output.start, output.stop):
                 continue
             for peer in plan.holders(output):
-                txn.unsay(output.kind, output.start, output.stop, peer)
-            if plan.lose(output, None) is not None:
+                if holder in (None, peer):
+                    txn.unsay(output.kind, output.start, output.stop, peer)
+            if plan.lose(output, holder) is not None:
                 short[output.record] = txn
         for txn in short.values():
             self._recount(txn)
@@ -273,8 +287,15 @@ class Dispatcher:
 
     def lost_outputs(self, message: LostOutputs) -> Transaction | None:
         """An owner could not fetch these; they are to be run again."""
-        self._lose(message.missing)
+        self._lose_everywhere(message.missing)
         return self._state.registry.get(message.record)
+
+    def keeps_only(self, member: Member, records: tuple[str, ...]) -> None:
+        """A member no longer has what it held of other records; where that counted, it is lost."""
+        for record in [record for record in member.held if record not in records]:
+            outputs = tuple(member.held[record])
+            member.drop(record, ())
+            self._lose(outputs, member.ref.peer)
 
     # -- members that go ---------------------------------------------------------------
 

@@ -39,8 +39,8 @@ class Member:
 
     def keep_one(self, holding: Holding) -> None:
         outputs = self.held.setdefault(holding.output.record, {})
-        if holding.output not in outputs:
-            self.held_bytes += holding.bytes
+        known = outputs.get(holding.output)
+        self.held_bytes += holding.bytes - (known.bytes if known is not None else 0)
         outputs[holding.output] = holding
 
     def lost(self, output: Output) -> None:
@@ -59,12 +59,6 @@ class Member:
             self.held.pop(record, None)
             self.sizes.pop(record, None)
         return bool(gone)
-
-    def keep_only(self, records: tuple[str, ...]) -> None:
-        """Forget the holdings of all other records: the member no longer has them."""
-        kept = frozenset(records)
-        for record in [record for record in self.held if record not in kept]:
-            self.drop(record, ())
 
 
 class Roster:

@@ -223,7 +223,7 @@ class ServerCore:
             case Leave():
                 self._part(member, now)
             case AskClaims():
-                member.keep_only(message.records)
+                self.dispatcher.keeps_only(member, message.records)
                 known = tuple(r for r in message.records if self.state.registry.get(r))
                 self.state.send(member, Claims(known))
             case Printed():
