@@ -78,22 +78,25 @@ class BulkClient:
         self._lines: dict[Line, None] = {}  # all, idle or in use
         self._closed = False
 
-    def fetch(self, holder: PeerRef, request: Request, timeout: float) -> list[bytes]:
+    def fetch(
+        self, holder: PeerRef, request: Request, timeout: float, count: int | None = None
+    ) -> list[bytes]:
         """Return the blobs that ``holder`` has for ``request``, in the order asked.
 
         ``timeout`` (seconds) is for each step: connecting, the first byte (a slow datasource may
-        be read first) and every further piece. Raises ``NotHere`` or ``Unreachable``.
+        be read first) and every further piece. Raises ``NotHere`` or ``Unreachable``, the latter
+        also where there are not as many as ``count`` says that there must be.
         """
         line = self._kept(holder)
         if line is not None:
             try:
-                return self._ask(holder, line, request, timeout)
+                return self._ask(holder, line, request, timeout, count)
             except (ConnectionError, ssl.SSLEOFError):
                 pass  # kept too long and closed by the holder: asking twice harms nothing
             except OSError as error:
                 raise self._unreachable(holder, error) from error
         try:
-            return self._ask(holder, self._connect(holder, timeout), request, timeout)
+            return self._ask(holder, self._connect(holder, timeout), request, timeout, count)
         except OSError as error:
             raise self._unreachable(holder, error) from error
 
@@ -113,7 +116,9 @@ class BulkClient:
         """The open descriptors, for a forked child to close. Takes no lock."""
         return [fd for line in list(self._lines) for fd in line.filenos()]
 
-    def _ask(self, holder: PeerRef, line: Line, request: Request, timeout: float) -> list[bytes]:
+    def _ask(
+        self, holder: PeerRef, line: Line, request: Request, timeout: float, count: int | None
+    ) -> list[bytes]:
         try:
             sock = line.tls
             sock.settimeout(timeout)
@@ -123,7 +128,7 @@ class BulkClient:
                 case Absent():
                     blobs = None
                 case Parcel():
-                    blobs = _read_blobs(sock, answer.sizes)
+                    blobs = _read_blobs(sock, answer.sizes, count)
                 case _:
                     raise ProtocolError(f"it answered with {type(answer).__name__}")
         except ProtocolError as error:
@@ -200,8 +205,10 @@ class BulkClient:
 # ------------------------------------------------------------------------------ on the wire
 
 
-def _read_blobs(sock: ssl.SSLSocket, sizes: tuple[int, ...]) -> list[bytes]:
-    if any(size < 0 for size in sizes) or sum(sizes) > PARCEL_BYTES_MAX:
+def _read_blobs(sock: ssl.SSLSocket, sizes: tuple[int, ...], count: int | None) -> list[bytes]:
+    if count is not None and len(sizes) != count:
+        raise ProtocolError(f"it announced {len(sizes)} blobs where {count} were asked for")
+    if sum(sizes) > PARCEL_BYTES_MAX:
         raise ProtocolError(f"it announced {len(sizes)} blobs of impossible sizes")
     return [read_exactly(sock, size) for size in sizes]
 

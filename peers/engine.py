@@ -22,7 +22,15 @@ from msgspec import structs
 from grid import effects as fx
 from grid import events as ev
 from grid.client_core import ClientCore
-from grid.errors import Bug, CannotJoin, GridError, NameConflict, NoResult, PeerClosed
+from grid.errors import (
+    Bug,
+    CannotJoin,
+    GridError,
+    NameConflict,
+    NoResult,
+    PeerClosed,
+    ProtocolError,
+)
 from grid.job import Job
 from grid.messages import Address, FetchRecord, PeerRef, RecordMeta, Status
 from grid.pickling import show
@@ -418,11 +426,12 @@ class Engine:
         for owner in effect.owners:
             try:
                 head, keys = self._fetch_record(owner, record)
-            except (NotHere, Unreachable) as error:
+                owned = own(submission.job, head, keys)
+            except (NotHere, Unreachable, ProtocolError) as error:
                 reasons.append(str(error))
                 continue
             transaction._keys = keys
-            self.records.add(record, own(submission.job, head, keys))
+            self.records.add(record, owned)
             submission.records.append(record)
             self.client.post(ev.RecordAdopted(effect.txn, effect.meta))
             return
@@ -432,7 +441,8 @@ class Engine:
         mine: OwnedRecord | None = self.records.get(record)
         if mine is not None:
             return mine.head, mine.keys
-        blobs = self._bulk_client.fetch(owner, FetchRecord(record, keys=True), FETCH_SECONDS)
+        request = FetchRecord(record, keys=True)
+        blobs = self._bulk_client.fetch(owner, request, FETCH_SECONDS, count=2)
         return Head.decode(blobs[0]), load_keys(blobs[1])
 
     def go_down(self) -> None:

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from grid.errors import ProtocolError
 from grid.messages import (
     Assign,
     Failure,
@@ -23,6 +24,7 @@ from grid.messages import (
 from grid.pickling import plain
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.records import Head, Records
+from peers.segment import SegmentCorrupt
 from peers.store import Store
 from peers.worker_channel import CallTask, FinishTask, MapTask, ReduceTask, Task
 
@@ -109,13 +111,13 @@ class Inputs:
     def _head(self, assign: Assign) -> Head:
         head = self._heads.get(assign.record)
         if head is None and assign.riding.head:
-            head = self._heads[assign.record] = Head.decode(assign.riding.head)
+            head = self._heads[assign.record] = _opened(assign.riding.head)
         if head is None:
             with self._lock:  # one thread asks, the others wait for its answer
                 head = self._heads.get(assign.record)
                 if head is None:
                     blob = self._from_owner(assign, FetchRecord(assign.record, keys=False))
-                    head = self._heads[assign.record] = Head.decode(blob)
+                    head = self._heads[assign.record] = _opened(blob)
         return head
 
     def items(self, assign: Assign, indices: tuple[int, ...], *, resolve: bool) -> bytes:
@@ -147,7 +149,7 @@ class Inputs:
 
     def _ask(self, owner: PeerRef, request: FetchRecord | FetchItems) -> bytes:
         if owner.peer != self._me.peer:
-            return self._bulk.fetch(owner, request, FETCH_SECONDS)[0]
+            return self._bulk.fetch(owner, request, FETCH_SECONDS, count=1)[0]
         if isinstance(request, FetchRecord):
             return bytes(self._records.record(request.record, request.keys)[0])
         indices = request.indices or range(request.start, request.stop)
@@ -187,11 +189,23 @@ class Inputs:
             raise InputsAbsent("segments are gone from this peer's own spool", outputs)
         try:
             blobs = self._bulk.fetch(
-                source.holder, FetchSegments(outputs, first, stop), FETCH_SECONDS
+                source.holder, FetchSegments(outputs, first, stop), FETCH_SECONDS, len(outputs)
             )
         except NotHere as absent:
             raise InputsAbsent(absent.reason, absent.missing) from absent
         except Unreachable as error:
             raise InputsAbsent(str(error)) from error
-        pairs = zip(outputs, blobs, strict=True)
-        return [(output, self._store.save(output, blob)) for output, blob in pairs]
+        saved: list[tuple[Output, Path]] = []
+        for output, blob in zip(outputs, blobs, strict=True):
+            try:
+                saved.append((output, self._store.save(output, blob)))
+            except SegmentCorrupt as error:
+                raise InputsAbsent(f"from {source.holder.name}: {error}", (output,)) from error
+        return saved
+
+
+def _opened(head: bytes) -> Head:
+    try:
+        return Head.decode(head)
+    except ProtocolError as error:
+        raise InputsAbsent(str(error)) from error

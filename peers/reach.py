@@ -264,21 +264,26 @@ def read_frame(sock: ssl.SSLSocket, frame_bytes_max: int = FRAME_BYTES_MAX) -> M
 
 
 def read_exactly(sock: ssl.SSLSocket, size: int) -> bytes:
-    """Read ``size`` bytes. Raises ``ConnectionResetError`` if they end early."""
+    """Read ``size`` bytes. Raises ``ConnectionResetError`` if they end early.
+
+    Room is made as they come: an announced size alone costs no memory.
+    """
     data = sock.recv(min(size, PIECE_BYTES)) if size else b""
     if len(data) == size:
         return data
     if not data:
         raise ConnectionResetError("the connection was closed")
-    buffer = bytearray(size)
-    buffer[: len(data)] = data
+    buffer = bytearray(data)
     got = len(data)
-    with memoryview(buffer) as view:
-        while got < size:
-            count = sock.recv_into(view[got : got + PIECE_BYTES])
-            if not count:
-                raise ConnectionResetError(f"the connection was closed after {got} of {size} bytes")
-            got += count
+    while got < size:
+        buffer += bytes(min(size, max(2 * got, PIECE_BYTES)) - got)
+        with memoryview(buffer) as view:
+            while got < len(view):
+                count = sock.recv_into(view[got : got + PIECE_BYTES])
+                if not count:
+                    reason = f"the connection was closed after {got} of {size} bytes"
+                    raise ConnectionResetError(reason)
+                got += count
     return bytes(buffer)
 
 

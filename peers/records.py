@@ -16,7 +16,7 @@ from typing import Any
 import cloudpickle
 from msgspec import Struct, msgpack, structs
 
-from grid.errors import NotPicklable
+from grid.errors import NotPicklable, ProtocolError
 from grid.job import Job
 from grid.messages import RIDING_BYTES_MAX, Output, Riding
 from grid.pickling import show
@@ -40,7 +40,11 @@ class Head(Struct, frozen=True, array_like=True):
 
     @staticmethod
     def decode(data: bytes) -> "Head":
-        return msgpack.decode(data, type=Head)
+        """Return the head that was encoded. Raises ``ProtocolError`` for anything else."""
+        try:
+            return msgpack.decode(data, type=Head)
+        except ValueError as error:  # msgspec's own, and text that is not UTF-8
+            raise ProtocolError(f"the head of a record makes no sense: {error}") from error
 
 
 @dataclass

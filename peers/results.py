@@ -54,7 +54,8 @@ class Fetcher:
                 raise SegmentMissing(f"{output} is not on this host any more")
             self._store.link(output, path)
             return
-        blobs = self._bulk.fetch(holder, FetchSegments((output,), 0, ALL_PARTITIONS), FETCH_SECONDS)
+        request = FetchSegments((output,), 0, ALL_PARTITIONS)
+        blobs = self._bulk.fetch(holder, request, FETCH_SECONDS, count=1)
         self._store.save(output, blobs[0])
 
 

@@ -24,12 +24,14 @@ import zlib
 from bisect import bisect_left
 from hashlib import blake2b
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from grid.errors import GridError
-from grid.messages import Holding, Output
+from grid.messages import Bytes, Count, Holding, Output
+from grid.settings import PARTITIONS_MAX
 
 MAGIC = b"PGseg\x00\x01\n"
 """Ends in the version of the format; a file of another version is not read."""
@@ -58,13 +60,13 @@ class Header(Struct, frozen=True, array_like=True):
     """
 
     output: Output
-    partitions: int
-    first: int
-    stop: int
-    skipped: tuple[int, ...]
-    chunk_partitions: list[int]
-    chunk_bytes: list[int]
-    chunk_crcs: list[int]
+    partitions: Annotated[int, Meta(ge=1, le=PARTITIONS_MAX)]
+    first: Count
+    stop: Count
+    skipped: tuple[Count, ...]
+    chunk_partitions: list[Count]
+    chunk_bytes: list[Bytes]
+    chunk_crcs: list[Count]
 
     @property
     def whole(self) -> bool:
@@ -311,14 +313,14 @@ def _decode_header(content: bytes, where: object) -> Header:
         raise SegmentCorrupt(f"the header of {where} is damaged")
     try:
         header = _header_decoder.decode(encoded)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # msgspec's own, and text that is not UTF-8
         raise SegmentCorrupt(f"the header of {where} makes no sense: {error}") from error
     partitions = header.chunk_partitions
     if not len(partitions) == len(header.chunk_bytes) == len(header.chunk_crcs):
         raise SegmentCorrupt(f"the header of {where} lists its chunks unevenly")
-    if partitions != sorted(partitions) or min(header.chunk_bytes, default=0) < 0:
+    if partitions != sorted(partitions):
         raise SegmentCorrupt(f"the header of {where} lists its chunks out of order")
-    if partitions and not 0 <= partitions[0] <= partitions[-1] < header.partitions:
+    if partitions and partitions[-1] >= header.partitions:
         raise SegmentCorrupt(f"the header of {where} names a partition it cannot have")
     return header
 

@@ -23,7 +23,7 @@ from typing import Any
 import cloudpickle
 import msgspec
 
-from grid.errors import BadJob, GridError
+from grid.errors import BadJob, GridError, ProtocolError
 from grid.functions import Functions
 from grid.job import Ship
 from grid.pickling import PROTOCOL, names_used, pack, pack_functions
@@ -64,8 +64,11 @@ class Code(msgspec.Struct, frozen=True, array_like=True):
 
     @staticmethod
     def decode(data: bytes) -> "Code":
-        """Return the ``Code`` that was encoded; raise ``msgspec.DecodeError`` for anything else."""
-        return msgspec.msgpack.decode(data, type=Code)
+        """Return the ``Code`` that was encoded. Raises ``ProtocolError`` for anything else."""
+        try:
+            return msgspec.msgpack.decode(data, type=Code)
+        except ValueError as error:  # msgspec's own, and text that is not UTF-8
+            raise ProtocolError(f"the code of a record makes no sense: {error}") from error
 
 
 # ------------------------------------------------------------------------------ at the owner

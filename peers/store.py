@@ -392,7 +392,8 @@ def _held(paths: Iterable[Path]) -> list[Held]:
         record = header.output.record
         holdings.setdefault(record, []).append(header.holding)
         if header.output.kind == "map":
-            sums = sizes.setdefault(record, [0] * header.partitions)
+            sums = sizes.setdefault(record, [])
+            sums += [0] * (header.partitions - len(sums))
             for partition, length in zip(header.chunk_partitions, header.chunk_bytes, strict=True):
                 sums[partition] += length
     return [

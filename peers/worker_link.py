@@ -110,7 +110,7 @@ class Link:
                 self._on_message(self._decoder.decode(body))
                 if self._sock.fileno() < 0:
                     return  # closed by what the message led to
-        except (ProtocolError, msgspec.MsgspecError) as error:
+        except (ProtocolError, ValueError) as error:  # ValueError: msgspec's own, and broken UTF-8
             self._end(f"wrote garbage into its channel ({error})")
 
     def _end(self, why: str) -> None:
