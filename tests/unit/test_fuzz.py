@@ -6,8 +6,6 @@ come to an end. Everything the cores send in the meantime must be a message that
 """
 
 import os
-import random
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -17,33 +15,29 @@ from hypothesis import strategies as st
 
 from grid import effects as fx
 from grid import events as ev
-from grid.client_core import ClientCore
 from grid.election import Phase
-from grid.framing import HEADER_BYTES, Decoder, decode, encode
+from grid.framing import Decoder, encode
 from grid.messages import (
-    PROTOCOL,
     TERM_MAX,
     Acknowledge,
     Address,
     Announce,
+    AskClaims,
     AskStatus,
     Assign,
     Beat,
     Drop,
-    Failed,
     Finished,
     FromClient,
     FromServer,
     Held,
-    Hello,
     Holding,
     Join,
-    Joined,
     LedgerEntry,
+    LostOutputs,
     Message,
     NewReign,
     Output,
-    PeerRef,
     Printed,
     Progress,
     RecordMeta,
@@ -57,47 +51,22 @@ from grid.messages import (
     TaskReturned,
     Welcome,
 )
-from grid.server_core import ServerCore
 from grid.server_state import ENTRIES_MAX
-from grid.settings import Settings
-from tests.unit.cores import successors
+from tests.fuzz import rigs
+from tests.fuzz.rigs import (
+    META,
+    RECORD,
+    REIGN,
+    Followed,
+    Served,
+    ref,
+)
 from tests.unit.strategies import Chooser, values_of
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 """For a long run: ``FUZZ_EXAMPLES=100000 pytest tests/unit/test_fuzz.py --timeout 0``."""
 
-SETTINGS = Settings(slots=2)
-REIGN = Reign(1, "abcdef1234567890")
-WHERE = Address("127.0.0.1", 4000)
-RECORD = "the-record"
-META = RecordMeta(RECORD, "mapreduce", items=6, partitions=4, finish=True)
-PEERS = ("server", "honest", "evil", "dead")
-
-
-def ref(peer: str) -> PeerRef:
-    return PeerRef(peer, peer, "host", WHERE)
-
-
-def hello(peer: str) -> Hello:
-    return Hello(PROTOCOL, "grid", peer, peer, (3, 11), "peer", WHERE)
-
-
-HINTS: Chooser = {
-    "record": st.sampled_from([RECORD, RECORD, "other"]),
-    "txn": st.sampled_from(["t1", "t1", "t2"]),
-    "attempt": st.sampled_from([f"1.abcdef12.{n}" for n in range(1, 9)] + ["old.1", "old.2"]),
-    "peer": st.sampled_from(PEERS),
-    "producer": st.sampled_from(PEERS),
-    "name": st.sampled_from(["", "count"]),
-    "start": st.sampled_from([0, 1, 2, 4]),
-    "stop": st.sampled_from([1, 2, 4, 6]),
-    "items": st.sampled_from([0, 1, 6]),
-    "partitions": st.sampled_from([1, 4]),
-    "term": st.integers(0, 3),
-    "adopted": st.sampled_from(["dead", ""]),
-    "slots": st.integers(0, 2),
-    "me": st.just(ref("evil")),
-}
+HINTS: Chooser = {name: st.sampled_from(values) for name, values in rigs.HINTS.items()}
 
 
 def said(union: Any) -> st.SearchStrategy[list[Message]]:
@@ -108,75 +77,7 @@ def said(union: Any) -> st.SearchStrategy[list[Message]]:
     return st.lists(st.one_of(*each), min_size=1, max_size=20)
 
 
-def check_sent(message: Message) -> None:
-    """What a core sends must arrive as what it is."""
-    assert decode(encode(message)[HEADER_BYTES:]) == message
-
-
 # ------------------------------------------------------------------------------ the server
-
-
-@dataclass
-class Served:
-    """A server core, its own client, an honest member that owns a job, and room for another."""
-
-    core: ServerCore = field(default_factory=lambda: ServerCore(SETTINGS))
-    now: float = 100.0
-    inbox: dict[int, list[Message]] = field(default_factory=dict)
-    closed: dict[int, str] = field(default_factory=dict)
-    counter: int = 0
-
-    def __post_init__(self) -> None:
-        self.step(ev.ReignBegan(REIGN, ref("server"), expected=0))
-        for link, peer in ((1, "server"), (2, "honest")):
-            self.enter(link, peer)
-            self.say(link, Join(ref(peer), 2, True, REIGN, (), ()))
-        self.say(2, Submit("t1", META, name="count", fingerprint={"mapfn": "f"}))
-
-    def step(self, event: Any) -> None:
-        for effect in self.core.step(event, self.now):
-            if isinstance(effect, fx.Send):
-                check_sent(effect.message)
-                self.inbox.setdefault(effect.link, []).append(effect.message)
-            elif isinstance(effect, fx.CloseLink):
-                self.closed[effect.link] = effect.reason
-
-    def enter(self, link: int, peer: str) -> None:
-        self.step(ev.LinkOpened(link, hello(peer), local=link == 1))
-
-    def say(self, link: int, message: Message) -> None:
-        self.step(ev.Received(link, message))
-
-    def work(self, link: int, peer: str) -> None:
-        """Do every task that this honest member was given."""
-        taken, self.inbox[link] = self.inbox.get(link, []), []
-        for message in taken:
-            if isinstance(message, Assign):
-                self.counter += 1
-                output = Output(
-                    message.record, message.kind, message.start, message.stop, peer, self.counter
-                )
-                sizes = (10, 0, 5, 1) if message.kind == "map" else ()
-                done = TaskDone(message.attempt, Holding(output, 16), 0.01, sizes)
-                self.say(link, done)
-            elif isinstance(message, Finished | Failed) and message.txn == "t1":
-                self.inbox[link].append(message)
-
-    def outcome(self) -> Message | None:
-        ends = [m for m in self.inbox.get(2, []) if isinstance(m, Finished | Failed)]
-        return ends[0] if ends else None
-
-    def live_on(self) -> Message | None:
-        """The honest work and beat, for longer than anything is waited for."""
-        for _ in range(60):
-            self.now += 0.5
-            self.step(ev.DeadlineReached())
-            for link, peer in ((1, "server"), (2, "honest")):
-                self.say(link, Beat())
-                self.work(link, peer)
-            if self.outcome():
-                break
-        return self.outcome()
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -237,6 +138,51 @@ def test_what_cannot_be_costs_that_link_alone(name: str) -> None:
     assert isinstance(served.live_on(), Finished)
 
 
+REDUCED = Holding(Output(RECORD, "reduce", 0, 1, "evil", 1), 1)
+ELSEWHERE = Holding(Output("other", "map", 0, 1, "evil", 1), 1)
+
+
+@pytest.mark.parametrize("sealed", [REDUCED, ELSEWHERE], ids=["another phase", "another record"])
+def test_an_attempt_is_over_whatever_its_member_says_it_made(sealed: Holding) -> None:
+    """Found by fuzzing: its range counted as given for ever, to one who had long left."""
+    served = Served()
+    served.enter(3, "evil")
+    served.say(3, Join(ref("evil"), 2, True, REIGN, (), ()))
+    given = [message for message in served.inbox[3] if isinstance(message, Assign)]
+    assert given
+    for assign in given:
+        served.say(3, TaskDone(assign.attempt, sealed, 0.1))
+    served.step(ev.LinkLost(3, "gone"))
+    txn = served.core.state.registry.get(RECORD)
+    assert txn is not None
+    assert not {assign.attempt for assign in given} & txn.plans["map"].attempts().keys()
+    assert isinstance(served.live_on(), Finished)
+
+
+def test_what_a_member_says_it_no_longer_has_does_not_count() -> None:
+    """Found by fuzzing: when it had left, what it had dropped still counted as held by it."""
+    served = Served()
+    served.enter(3, "evil")
+    served.say(3, Join(ref("evil"), 2, True, REIGN, (), ()))
+    served.say(3, TaskDone("old.1", out("map", 0, 2), 0.1))
+    served.say(3, AskClaims(("other",)))
+    served.step(ev.LinkLost(3, "gone"))
+    assert isinstance(served.live_on(), Finished)
+
+
+def test_an_output_announced_with_other_sizes_leaves_a_status_that_can_be_sent() -> None:
+    """Found by fuzzing: fewer than no bytes were held, and whoever asked was told nonsense."""
+    served = Served()
+    small, large = out("map", 0, 1), Holding(out("map", 0, 1).output, 100)
+    for holding in (small, large):
+        served.say(2, Announce((Held(RECORD, (holding,)),)))
+    served.say(2, LostOutputs(RECORD, (small.output,)))
+    served.inbox[2] = []
+    served.say(2, AskStatus())
+    (status,) = [message for message in served.inbox[2] if isinstance(message, Status)]
+    assert [member.held_bytes for member in status.members] == [0, 0]
+
+
 def test_two_attempts_of_one_name_keep_nothing_taken() -> None:
     served = Served()
     served.enter(3, "evil")
@@ -291,68 +237,6 @@ def test_a_status_of_absurd_holdings_can_still_be_sent() -> None:
 
 
 # ------------------------------------------------------------------------------ the client
-
-
-class Followed:
-    """A client core that follows a server at the other end of link 1, with a job of its own."""
-
-    def __init__(self) -> None:
-        self.core = ClientCore(
-            SETTINGS, ref("honest"), random.Random(1), own=("127.0.0.1",), strict=True
-        )
-        self.now = 100.0
-        self.links = 0
-        self.closed: list[int] = []
-        self.ends = 0
-        self.step(ev.Started((WHERE,)))
-        assert self.core.election.phase is Phase.FOLLOWING
-        self.say(Joined(REIGN, ref("server"), successors("honest", "dead"), 3))
-        self.step(ev.SubmitRequested("t1", META, "", {}, False, None))
-
-    def step(self, event: Any) -> None:
-        """Take one step, and answer every order as a driver does when all goes well."""
-        events = [event]
-        while events:
-            for effect in self.core.step(events.pop(0), self.now):
-                events += self.done(effect)
-
-    def done(self, effect: fx.ClientEffect) -> list[Any]:
-        match effect:
-            case fx.Send():
-                check_sent(effect.message)
-            case fx.Probe():
-                return [self.probed(address) for address in effect.addresses]
-            case fx.Reconnect():
-                self.links += 1
-                return [ev.Connected(self.links, effect.address, self.welcome)]
-            case fx.CloseLink():
-                self.closed.append(effect.link)
-            case fx.Prepare():
-                return [ev.InputsReady(effect.assign.attempt)]
-            case fx.RunTask():
-                holding = Holding(effect.output, 3)
-                return [ev.TaskSealed(effect.assign.attempt, holding, (), 0.1)]
-            case fx.FetchResult():
-                return [ev.ResultFetched(effect.txn, effect.record)]
-            case fx.Deliver() | fx.Reject() | fx.RejectName():
-                self.ends += 1
-            case fx.BindPort():
-                return [ev.PortTaken(effect.port, "taken")]
-            case _:
-                pass
-        return []
-
-    @property
-    def welcome(self) -> Welcome:
-        return Welcome("server", "server", (3, 11), REIGN, 2)
-
-    def probed(self, address: Address) -> Any:
-        if address == WHERE:
-            return ev.ProbeAnswered(address, self.welcome)
-        return ev.ProbeFailed(address, "refused", "nobody listens")
-
-    def say(self, message: Message) -> None:
-        self.step(ev.Received(self.links, message))
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
