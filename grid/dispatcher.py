@@ -169,6 +169,7 @@ class Dispatcher:
         output = message.holding.output
         if output.kind == "call":
             txn.calls_given.pop(message.attempt, None)
+        txn.unfed.pop(member.ref.peer, None)
         txn.ran += message.attempt.startswith(self._prefix())
         news = self._state.credit(txn, message.holding, member.ref.peer)
         if news and message.sizes:
@@ -247,6 +248,8 @@ class Dispatcher:
         if ended is None:
             return None
         txn, plan, _ = ended
+        if message.reason == "inputs":
+            txn.unfed[member.ref.peer] = None
         if plan is None:
             txn.call_pauses[member.ref.peer] = pause
         if message.reason != "module":
@@ -319,6 +322,7 @@ class Dispatcher:
         for txn in self._state.registry:
             txn.calls.pop(peer, None)
             txn.sizes.pop(peer, None)
+            txn.unfed.pop(peer, None)
 
     def _lose_at(self, txn: Transaction, holding: Holding, peer: str, until: float | None) -> bool:
         """Tell whether the loss of this output leaves a range without any."""

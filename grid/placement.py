@@ -10,10 +10,17 @@ def choose_member(members: list[Member], txn: Transaction, kind: Kind, tile: Til
     """Return the best of ``members`` (not empty) for a task.
 
     Reduces go to the host that holds most of their input; equal hosts, and all other tasks, go to
-    the member with the smallest load for its slots, the first to have joined among equals.
+    the member with the smallest load for its slots, the first to have joined among equals. Who
+    could not get at the inputs of this transaction's tasks comes last: in a network that is cut in
+    places, a task would otherwise go back and forth to the same idle member for ever.
     """
     near = _bytes_by_host(members, txn, tile) if kind == "reduce" and _spread(members) else {}
-    return min(members, key=lambda m: (-near.get(m.ref.host, 0), len(m.assigned) / m.slots))
+
+    def rank(member: Member) -> tuple[bool, int, float]:
+        load = len(member.assigned) / member.slots
+        return (member.ref.peer in txn.unfed, -near.get(member.ref.host, 0), load)
+
+    return min(members, key=rank)
 
 
 def _spread(members: list[Member]) -> bool:

@@ -68,6 +68,9 @@ class Transaction:
     call_pauses: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, list[int]] = field(default_factory=dict)
     unable: dict[str, str] = field(default_factory=dict)
+    unfed: dict[str, None] = field(default_factory=dict)
+    """Peers that handed a task back because they could not reach its inputs, and have finished
+    none since: others may reach them."""
     waiting: dict[str, float] = field(default_factory=dict)
     entries: list[LedgerEntry] = field(default_factory=list)
     freed: list[LedgerEntry] = field(default_factory=list)

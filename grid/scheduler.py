@@ -93,7 +93,8 @@ def _straggler(transactions: list[Transaction], members: list[Member], now: floa
                 continue
             if now - tile.given_at < max(STRAGGLER_SECONDS_MIN, STRAGGLER_FACTOR * expected):
                 continue
-            others = [m for m in idle if m.ref.peer not in (*tile.attempts.values(), *txn.unable)]
+            barred = (*tile.attempts.values(), *txn.unable, *txn.unfed)
+            others = [m for m in idle if m.ref.peer not in barred]
             if others:
                 return Choice(txn, kind, tile, others[0])
     return None

@@ -1,6 +1,7 @@
 """Faults to plant in the cores, one at a time, to see that the simulator notices each.
 
 Every fault is one method replaced by a wrong one: small mistakes that a change could well make.
+``FAULTS`` are noticed by random grids, ``SPLITTING`` ones by the scene that is made for them.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,18 +10,21 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from grid import registry
+from grid import election, registry
 from grid.attempts import Attempts
 from grid.client_core import ClientCore
 from grid.dispatcher import Dispatcher
-from grid.effects import ClientEffect, Deliver, FetchResult
+from grid.effects import ClientEffect, Deliver, FetchResult, Probe
 from grid.election import Election
 from grid.events import EstateAdopted, ReignBegan
 from grid.failure_detector import FailureDetector
 from grid.holdings import Holdings
-from grid.messages import Acknowledge, Cancel, Held
+from grid.messages import Acknowledge, Cancel, Held, Successor
 from grid.ownership import Ownership
+from grid.places import Places
 from grid.plan import Plan
+from grid.roster import Roster
+from grid.search import Search
 from grid.server_core import ServerCore
 from grid.server_state import ServerState
 from grid.submissions import Submissions
@@ -35,6 +39,17 @@ class Fault:
 
     seed: int
     owner: type
+    method: str
+    make: Callable[[Any], Wrong]
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """A function of a class or module, and what makes the wrong one of the right one. ``scene`` is
+    the one of ``directed`` that it spoils."""
+
+    scene: str
+    owner: Any
     method: str
     make: Callable[[Any], Wrong]
 
@@ -217,10 +232,82 @@ FAULTS = {
 }
 
 
+def believe_everyone(right: Any) -> Wrong:
+    def vouch(self: Search, voucher: Any, welcome: Any, seen: Any, fresh_seconds: float) -> Any:
+        return right(self, voucher, welcome, seen, float("inf"))
+
+    return vouch
+
+
+def look_without_a_name(right: Any) -> Wrong:
+    def look(self: Election, now: float) -> list[ClientEffect]:
+        effects = right(self, now)
+        return [Probe(e.addresses) if isinstance(e, Probe) else e for e in effects]
+
+    return look
+
+
+def never(right: Any) -> Wrong:
+    return lambda *args: False
+
+
+def at_once(right: Any) -> Wrong:
+    return lambda *args: 0.0
+
+
+def name_no_doors(right: Any) -> Wrong:
+    return lambda self: tuple(Successor(s.ref, ()) for s in right(self))
+
+
+def compare_terms_alone(right: Any) -> Wrong:
+    return lambda followers, reign: (True, reign.term, reign.id)
+
+
+def forget_who_reached_nothing(right: Any) -> Wrong:
+    def returned(self: Dispatcher, member: Any, message: Any, now: float) -> Any:
+        ended = right(self, member, message, now)
+        for txn in self._state.registry:
+            txn.unfed.clear()
+        return ended
+
+    return returned
+
+
+SPLITTING = {
+    "a good vouch is grabbed over": Splitting(
+        "follows_through_another", Election, "_follow_vouch", nothing_found
+    ),
+    "tasks go back to who cannot reach their inputs": Splitting(
+        "follows_through_another", Dispatcher, "returned", forget_who_reached_nothing
+    ),
+    "a stale vouch is believed": Splitting(
+        "does_not_wait_on_a_stale_vouch", Search, "vouch", believe_everyone
+    ),
+    "a server does not tell rivals who it is": Splitting(
+        "one_rival_finding_the_other_is_enough", Election, "_look_for_rivals", look_without_a_name
+    ),
+    "nobody points newcomers to the server": Splitting(
+        "finds_the_grid_by_a_signpost", Election, "_should_point", never
+    ),
+    "successors are named without their doors": Splitting(
+        "is_found_on_a_host_that_nobody_listed", Roster, "successors", name_no_doors
+    ),
+    "nobody waits for its turn": Splitting(
+        "leaves_the_port_to_those_before_it", Places, "rank_seconds", at_once
+    ),
+    "rivals compare terms and not followers": Splitting(
+        "does_not_take_a_grid_away", election, "claim", compare_terms_alone
+    ),
+    "the quorum is not counted": Splitting(
+        "works_at_nothing_without_a_quorum", ServerCore, "_count_quorum", nothing
+    ),
+}
+
+
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """Make the cores wrong in this one way."""
-    fault = FAULTS[name]
+    fault = FAULTS.get(name) or SPLITTING[name]
     wrong = fault.make(getattr(fault.owner, fault.method))
     with patch.object(fault.owner, fault.method, wrong):
         yield

@@ -5,6 +5,7 @@ which are left out. So a story changes only when a decision of the cores changes
 """
 
 import re
+from dataclasses import replace
 
 from grid import effects as fx
 from grid import messages as m
@@ -80,6 +81,10 @@ class Narrated(Process):
 
     def _does(self, effect: fx.ClientEffect) -> str:
         match effect:
+            case fx.Ask():
+                return f"asks {listed([ref.name for ref in effect.peers])} whom they follow"
+            case fx.Reconnect(through=between) if between is not None:
+                return f"dials {effect.address} through {between.name}"
             case fx.FetchResult():
                 holders = dict.fromkeys(ref.name for _, ref in effect.holdings)
                 return f"fetches {effect.record} from {listed(list(holders))}"
@@ -111,7 +116,7 @@ class Narrated(Process):
             case m.CancelTask():
                 return [f"tells {to} to stop a task"]
             case m.Redirect():
-                return [f"sends {to} to port {message.address.port}"]
+                return [f"sends {to} to {message.address}"]
             case m.Retain():
                 return [f"asks {to} to keep the result of {message.remembered.meta.record}"]
             case _:
@@ -119,21 +124,29 @@ class Narrated(Process):
 
 
 class Stage:
-    """A grid on one host for one story."""
+    """A grid for one story: on one host, or on several (``across``)."""
 
     def __init__(self) -> None:
         self.task_seconds = TASK_SECONDS
         self.world = World(seed=1)
         self.world.latency = (LATENCY_SECONDS, LATENCY_SECONDS)
         self.auditor = Auditor(self.world)
-        self.candidates = tuple(m.Address("h", port) for port in SETTINGS.ports)
+        self.settings = SETTINGS
+        self.seeds: tuple[str, ...] = ("h",)
         self._jobs = 0
 
-    def start(self) -> Process:
+    def across(self, *seeds: str) -> None:
+        """From now on peers are told of these hosts."""
+        self.settings = replace(SETTINGS, hosts=seeds)
+        self.seeds = seeds
+
+    def start(self, host: str = "h", *seeds: str) -> Process:
+        """Start a peer; it is told of ``seeds``, if they differ from what all are told."""
         name = f"p{len(self.world.processes) + 1}"
-        process = Narrated(self.world, self.auditor, name, "h", SETTINGS)
+        process = Narrated(self.world, self.auditor, name, host, self.settings)
         process.shop.task_seconds = (self.task_seconds, self.task_seconds)
-        process.start(self.candidates)
+        ports = self.settings.ports
+        process.start(tuple(m.Address(h, port) for h in seeds or self.seeds for port in ports))
         return process
 
     def submit(self, process: Process, items: int, name: str = "") -> None:

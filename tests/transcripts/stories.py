@@ -88,6 +88,65 @@ def server_dies_twice(stage: Stage) -> None:
     stage.wait(8.0)
 
 
+def three_hosts(stage: Stage, *seeds: str) -> tuple[Process, Process, Process]:
+    """Three peers on hosts a, b and c, the first of them serving."""
+    stage.across(*seeds)
+    peers: list[Process] = []
+    for host in ("a", "b", "c"):
+        peers.append(stage.start(host))
+        stage.wait(1.5)
+    return peers[0], peers[1], peers[2]
+
+
+def unlisted_host_takes_over(stage: Stage) -> None:
+    """The peer of the only listed host dies; one of a host in nobody's list takes over."""
+    server, _, owner = three_hosts(stage, "a")
+    stage.say("p3 submits; the peer of host a dies")
+    stage.submit(owner, 6)
+    stage.wait(0.15)
+    server.kill()
+    stage.wait(6.0)
+    stage.say("host a is back: its new peer hears of the others when they look there")
+    stage.start("a")
+    stage.wait(5.0)
+
+
+def cut_from_the_server_alone(stage: Stage) -> None:
+    """A peer is cut off from the server, and not from the others: it follows through one."""
+    _, _, third = three_hosts(stage, "a", "b", "c")
+    stage.say("hosts a and c do not reach each other any more")
+    stage.world.cut_way("a", "c")
+    stage.world.cut_way("c", "a")
+    stage.wait(7.0)
+    stage.say("p3 submits; what p1 cannot get from p3 is given to others")
+    stage.submit(third, 3)
+    stage.wait(3.0)
+
+
+def two_halves_heal(stage: Stage) -> None:
+    """A grid is cut in halves, each with a job; healed, it has one server, and both have ended."""
+    server, second, _ = three_hosts(stage, "a", "b", "c")
+    stage.task_seconds = 0.8
+    stage.start("a")
+    stage.wait(1.5)
+    stage.say("host a is cut off; p1 and p2 submit")
+    stage.world.cut("a")
+    stage.submit(server, 4, "one")
+    stage.submit(second, 3, "two")
+    stage.wait(9.0)
+    stage.say("the cut is mended")
+    stage.world.mend("a")
+    stage.wait(6.0)
+
+
+def newcomer_finds_a_signpost(stage: Stage) -> None:
+    """A newcomer knows one host, whose peer follows a server elsewhere: it is sent there."""
+    three_hosts(stage, "a", "b")
+    stage.say("p4 knows only host b")
+    stage.start("d", "b")
+    stage.wait(1.5)
+
+
 STORIES: dict[str, Callable[[Stage], None]] = {
     tell.__name__: tell
     for tell in (
@@ -98,6 +157,10 @@ STORIES: dict[str, Callable[[Stage], None]] = {
         named_transaction_with_a_latecomer,
         peer_leaves_well,
         server_dies_twice,
+        unlisted_host_takes_over,
+        cut_from_the_server_alone,
+        two_halves_heal,
+        newcomer_finds_a_signpost,
     )
 }
 
