@@ -33,7 +33,18 @@ from grid.events import (
     ServerEvent,
     TermSurpassed,
 )
-from grid.messages import Address, CallBack, Claim, Hello, Message, PeerRef, Refusal, Reign, Welcome
+from grid.messages import (
+    Address,
+    CallBack,
+    Claim,
+    Failover,
+    Hello,
+    Message,
+    PeerRef,
+    Refusal,
+    Reign,
+    Welcome,
+)
 from grid.server_core import ServerCore
 from grid.settings import Settings
 from peers.core_thread import CoreThread
@@ -88,8 +99,8 @@ class ServerThread(CoreThread):
         """Bind and listen; the client hears ``PortBound`` or ``PortTaken``."""
         self.call(self._bind, port)
 
-    def serve(self, reign: Reign, expected: int) -> None:
-        self.post(ReignBegan(reign, self._me, expected))
+    def serve(self, reign: Reign, expected: int, failovers: tuple[Failover, ...] = ()) -> None:
+        self.post(ReignBegan(reign, self._me, expected, failovers))
 
     def point(self, claim: Claim) -> None:
         """Answer greetings on the bound port with the server to go to; admit nobody."""
@@ -262,8 +273,7 @@ class ServerThread(CoreThread):
         return self._welcome
 
     def _greet_as_signpost(self, hello: Hello, pointer: Claim) -> Welcome | Refusal:
-        if hello.role not in ("probe", "ask", "relay"):
-            return Refusal(f"this peer does not serve; it follows the server at {pointer.address}")
+        """Whoever comes is told where to go, if this peer still hears from there."""
         answer = self._voucher.greet(hello)
         if isinstance(answer, Refusal) or answer.follows is None:
             return answer

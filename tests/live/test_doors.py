@@ -16,7 +16,7 @@ from peers import Job, Peer
 from peers.relay import Relay
 from peers.security import Security, secure
 from peers.server_thread import ServerThread
-from peers.transport import DialFailed, dial
+from peers.transport import DialFailed, dial, retry
 from peers.voucher import Voucher
 from peers.whereabouts import Following, Whereabouts
 from tests.live.harness import Site, port_of, reserve_ports, until
@@ -83,18 +83,15 @@ def standby() -> Iterator[_Standby]:
         sock.close()
 
 
+def _hello(standby: _Standby, guest: Security, role: str, **fields: Any) -> Hello:
+    python = sys.version_info[:2]
+    given = ("grid", guest.peer_id, "guest", python, role, standby.address)
+    return Hello(PROTOCOL, *given, **fields)  # type: ignore[arg-type]
+
+
 def _greet(standby: _Standby, guest: Security, role: str, **fields: Any) -> Any:
     """What the door answers: a welcome, or why not."""
-    hello = Hello(
-        PROTOCOL,
-        "grid",
-        guest.peer_id,
-        "guest",
-        sys.version_info[:2],
-        role,  # type: ignore[arg-type]
-        standby.address,
-        **fields,
-    )
+    hello = _hello(standby, guest, role, **fields)
 
     async def scenario() -> Any:
         try:
@@ -109,17 +106,28 @@ def _greet(standby: _Standby, guest: Security, role: str, **fields: Any) -> Any:
 
 def test_a_signpost_points_and_admits_nobody(standby: _Standby, guest: Security) -> None:
     standby.point()
-    for role in ("probe", "ask"):
+    for role in ("probe", "ask", "peer", "visitor"):
         answer = _greet(standby, guest, role)
         assert (answer.follows, answer.reign) == (_CLAIM, _REIGN)
         assert answer.heard_seconds < 5
-    for role in ("peer", "visitor"):
-        answer = _greet(standby, guest, role)
-        assert answer.kind == "refusal"
-        assert "follows the server at 192.0.2.1:11235" in answer.reason
+    assert _closed_after_welcome(standby, guest)
     assert "not follow" in _greet(standby, guest, "relay", wanted="another").reason
     standby.whereabouts.lose()
     assert _greet(standby, guest, "probe").follows is None  # nobody is sent to one who is lost
+
+
+def _closed_after_welcome(standby: _Standby, guest: Security) -> bool:
+    """Whether one who would join gets nothing but its welcome."""
+    hello = _hello(standby, guest, "peer")
+
+    async def scenario() -> bool:
+        connection = await dial(standby.address, guest, hello, 5)
+        try:
+            return not await retry(connection.sock, lambda: connection.sock.recv(1))
+        finally:
+            connection.close()
+
+    return asyncio.run(scenario())
 
 
 def test_a_signpost_is_taken_down_put_up_and_changed(standby: _Standby, guest: Security) -> None:
