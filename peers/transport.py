@@ -23,7 +23,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from msgspec import structs
 
@@ -38,6 +38,7 @@ T = TypeVar("T")
 FailureKind = Literal["refused", "silent", "stranger", "wrong_key", "refusal", "unreachable"]
 
 _VERIFICATION_ALERTS = ("UNKNOWN_CA", "CERTIFICATE", "DECRYPT_ERROR", "ACCESS_DENIED")
+_ROUND_TRIPS = 3  # of TLS and greeting, after the one of connecting; one may be lost
 _STALL_SECONDS = 0.1  # a timer this late means that we slept, not the remote
 _STALLS_FORGIVEN = 3
 _READ_BYTES = 16 * 2**10
@@ -75,7 +76,8 @@ async def dial(
     wanted: str = "",
     through: PeerRef | None = None,
 ) -> Connection:
-    """Connect, verify and greet within ``timeout`` seconds, or raise ``DialFailed``.
+    """Connect within ``timeout`` seconds, then verify and greet in the same time and what the
+    length of the way costs (a far host is not a silent one), or raise ``DialFailed``.
 
     Only the peer ``wanted`` is greeted, if one is named. With ``through``, which follows
     ``wanted``, that peer is dialled instead of ``address``; greeting it may take ``timeout`` too.
@@ -86,8 +88,11 @@ async def dial(
             raw = await dial_through(
                 through, security, hello, timeout, wanted, host_silence_seconds
             )
-        async with Patience(timeout):
+        began = asyncio.get_running_loop().time()
+        async with Patience(timeout) as patience:
             raw = raw or await connect(address, timeout)
+            took = asyncio.get_running_loop().time() - began
+            patience.begin_again(timeout + _ROUND_TRIPS * min(took, timeout))
             tls = _wrapped(raw, security, host_silence_seconds)
             try:
                 return await _introduce(tls, hello, wanted)
@@ -337,8 +342,16 @@ class Patience:
         self._limit = asyncio.timeout(None)
         self._timer: asyncio.TimerHandle | None = None
 
-    async def __aenter__(self) -> None:
+    async def __aenter__(self) -> Self:
         await self._limit.__aenter__()
+        self._arm()
+        return self
+
+    def begin_again(self, seconds: float) -> None:
+        """The remote has shown life: wait so long for the rest."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._seconds = seconds
         self._arm()
 
     async def __aexit__(

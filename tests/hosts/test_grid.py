@@ -136,3 +136,15 @@ def test_who_listens_on_one_address_of_two_is_found_there(network: Network) -> N
     three = server.start("three", hosts=other.address)
     assert three.ask("follows")["server"] == "two"
     assert "nobody knows the host nowhere.invalid" in two.err
+
+
+def test_far_hosts_over_a_lossy_line_are_one_grid(network: Network) -> None:
+    """300 ms there and back: greeting takes longer than a near host may keep silent."""
+    a, b = network.hosts(2)
+    network.delay(a, b, 0.15)
+    network.loss(a, b, 0.01)
+    one, two = start([a, b], "h1,h2")
+    two.ask("submit", name="job", items=10)
+    assert two.ask("result", name="job")
+    for member in (one, two):
+        assert member.ask("follows")["term"] == 1
