@@ -158,6 +158,8 @@ class Election:
         self._followed_at = 0.0
         self._missing = 0
         self._ever_joined = False
+        self._untold = False
+        """A link stands, and its server has said nothing yet."""
         self._born: float | None = None
         self._bound: Address | None = None
         self._rival: Address | None = None
@@ -196,6 +198,13 @@ class Election:
         silent."""
         self.link = None
         self._lost = self.server
+        if self._untold:
+            # A server that takes us in and lets us go, unheard, is not to be pestered.
+            self.phase = Phase.SEEKING
+            self._pause_seconds = min(2 * self._pause_seconds, PATIENCE_SECONDS[1])
+            ended = [StopServing(None)] if self._bound is not None else []
+            self._bound = None
+            return [*ended, self._role(), *self._pause(self._pause_seconds, now)]
         silent = heard_at is not None and now - heard_at > SILENT_HEARTBEATS * (
             self.settings.heartbeat_seconds
         )
@@ -489,13 +498,10 @@ class Election:
             self._follow(event.welcome.reign)
         else:
             return [CloseLink(event.link)]
-        self._ever_joined = True
+        self._untold = True
         self._followed_at = now
-        self._lost = None
-        self._loss = None
         self._server_peer = event.welcome.peer
         self._places.remember((event.address,))
-        self._take_heart()
         self._resume(now)
         return effects
 
@@ -523,6 +529,12 @@ class Election:
         self, reign: Reign, successors: tuple[Successor, ...], members: int
     ) -> list[ClientEffect]:
         """The followed server told its reign and the order of taking over."""
+        if self._untold:
+            self._untold = False
+            self._ever_joined = True
+            self._lost = None
+            self._loss = None
+            self._take_heart()
         changed = reign != self.reign
         self._follow(reign)
         self._places.told(successors)

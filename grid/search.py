@@ -35,7 +35,7 @@ class Search:
     """``peer`` is who searches: what it answers itself is nothing found."""
 
     peer: str
-    pending: set[Address] = field(default_factory=set)
+    pending: dict[Address, None] = field(default_factory=dict)
     servers: dict[Address, Welcome] = field(default_factory=dict)
     failures: dict[Address, ProbeFailed] = field(default_factory=dict)
     vouches: list[Vouch] = field(default_factory=list)
@@ -45,7 +45,7 @@ class Search:
 
     def begin(self, addresses: tuple[Address, ...], doubted: frozenset[str]) -> None:
         """A new round. ``doubted`` are hosts that need not be waited for as long as the others."""
-        self.pending = set(addresses)
+        self.pending = dict.fromkeys(addresses)
         self.servers.clear()
         self.failures.clear()
         self.vouches.clear()
@@ -60,7 +60,7 @@ class Search:
         if wrong:
             self.failed(ProbeFailed(address, "stranger", wrong))
             return None
-        self.pending.discard(address)
+        self.pending.pop(address, None)
         self.told.pop(address, None)
         if welcome.peer == self.peer:
             return None
@@ -94,11 +94,11 @@ class Search:
         known = place in self.pending or place in self.servers or place in self.failures
         if known or follows.peer == self.peer:
             return None
-        self.pending.add(place)
+        self.pending[place] = None
         return place
 
     def failed(self, event: ProbeFailed) -> None:
-        self.pending.discard(event.address)
+        self.pending.pop(event.address, None)
         self.failures[event.address] = self.told[event.address] = event
 
     @property

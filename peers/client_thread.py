@@ -26,10 +26,12 @@ from peers.bulk_server import BulkServer
 from peers.candidates import Candidates
 from peers.core_thread import CoreThread
 from peers.inputs import Inputs, InputsAbsent, Ready
+from peers.knocks import Knocks
 from peers.link import Connection, Link
 from peers.local_link import LocalLink
 from peers.results import Fetcher
 from peers.security import Security
+from peers.segment_writer import SpoolFull
 from peers.server_thread import ServerThread
 from peers.store import Store
 from peers.transport import DialFailed, dial, part
@@ -102,13 +104,14 @@ class ClientThread(CoreThread):
         self.pool: WorkerPool
         self._links: dict[int, Link | LocalLink] = {}
         self._through: dict[int, PeerRef | None] = {}
+        self._knocks = Knocks()
         self._numbers = itertools.count(1)
         self._ready: dict[str, Ready] = {}
         self._assigned: dict[str, Assign] = {}
 
     def filenos(self) -> list[int]:
         links = [fd for link in list(self._links.values()) for fd in link.filenos()]
-        return [*super().filenos(), *links, *self.pool.filenos()]
+        return [*super().filenos(), *links, *self._knocks.filenos(), *self.pool.filenos()]
 
     # -- the core ----------------------------------------------------------------------
 
@@ -154,6 +157,7 @@ class ClientThread(CoreThread):
             case fx.Reconnect():
                 self.do_later(self._reconnect(effect))
             case fx.BindPort():
+                self._knocks.clear()
                 self.server.bind(effect.port)
             case fx.Serve():
                 log.info("serves peer=%s term=%d", self._me.name, effect.reign.term)
@@ -226,6 +230,7 @@ class ClientThread(CoreThread):
         for link in list(self._links.values()):
             link.close()
         self._links.clear()
+        self._knocks.clear()
         self.pool.close()
 
     # -- dialling ----------------------------------------------------------------------
@@ -256,14 +261,23 @@ class ClientThread(CoreThread):
         )
 
     async def _probe(self, address: Address, claim: Claim | None) -> None:
+        """A server looks for rivals (``claim``); whoever seeks greets as one who would join."""
+        hello = self._hello("probe" if claim is not None else self._as_member(), address)
         try:
-            hello = structs.replace(self._hello("probe", address), claim=claim)
-            connection = await self._dial(hello)
+            connection = await self._dial(structs.replace(hello, claim=claim))
         except DialFailed as failed:
             self.take(ev.ProbeFailed(address, failed.kind, failed.reason))
             return
-        connection.close()
+        if claim is None:
+            self._knocks.keep(address, connection)
+        else:
+            connection.close()
         self.take(ev.ProbeAnswered(address, connection.welcome))
+        if self._core.election.joined:
+            self._knocks.clear()  # it came too late
+
+    def _as_member(self) -> str:
+        return "peer" if self._settings.serves else "visitor"
 
     async def _ask(self, peer: PeerRef) -> None:
         try:
@@ -283,11 +297,16 @@ class ClientThread(CoreThread):
             retry=tenacity.retry_if_exception(_worth_trying_again),
             reraise=True,
         )
-        hello = self._hello("peer" if self._settings.serves else "visitor", effect.address)
+        hello = self._hello(self._as_member(), effect.address)
+        knocked = self._knocks.take(effect.address) if effect.through is None else None
+        self._knocks.clear()
         try:
-            connection: Connection = await retrying(
-                self._dial, hello, wanted=effect.wanted, through=effect.through
-            )
+            if knocked is None:
+                connection: Connection = await retrying(
+                    self._dial, hello, wanted=effect.wanted, through=effect.through
+                )
+            else:
+                connection = knocked
         except DialFailed as failed:
             self.take(ev.ReconnectFailed(effect.address, failed.kind, failed.reason))
             return
@@ -298,6 +317,7 @@ class ClientThread(CoreThread):
             lambda _, message: self._on_message(number, message),
             lambda _, reason: self._on_closed(number, reason),
         )
+        self._knocks.clear()
         self.take(ev.Connected(number, effect.address, connection.welcome))
 
     async def _call_server(self, effect: fx.CallServer) -> None:
@@ -367,7 +387,7 @@ class ClientThread(CoreThread):
         except InputsAbsent as absent:
             failed = ev.InputsFailed(assign.attempt, absent.reason, absent.missing, absent.failure)
             self.post(failed)
-        except OSError as error:
+        except (OSError, SpoolFull) as error:
             self.call(self._end_early, assign.attempt, "space", str(error))
         except Exception as error:
             log.exception("cannot prepare a task peer=%s", self._me.name)
@@ -472,7 +492,7 @@ class ClientThread(CoreThread):
         except InputsAbsent as absent:
             missing = ev.ResultMissing(effect.txn, effect.record, absent.missing, absent.reason)
             self.post(missing)
-        except OSError as error:
+        except (OSError, SpoolFull) as error:
             reason = f"no room for the result in {self._store.folder} on {self._me.name}: {error}"
             self.post(ev.ResultUnkept(effect.txn, effect.record, reason))
         else:

@@ -284,3 +284,20 @@ def test_nobody_is_waited_for_longer_than_the_join_timeout(election: Election) -
     error = election.overdue(SETTINGS.join_timeout)
     assert error is not None
     assert "10 s" in str(error)
+
+
+def test_a_server_that_takes_us_in_and_says_nothing_is_not_pestered(election: Election) -> None:
+    """Again and again it greets, and ends the link before it has said whose reign it is."""
+    now, rounds = 0.0, 0
+    while election.overdue(now) is None:
+        rounds += 1
+        election.probe_answered(ProbeAnswered(FIRST, welcome("s", Reign(4, "s"))), now)
+        now += 0.06
+        election.due(now)
+        election.connected(Connected(rounds, FIRST, welcome("s", Reign(4, "s"))), now)
+        election.lost_server(now)
+        assert election.deadline is not None
+        now = election.deadline
+        election.due(now)
+    assert rounds < 25, "the pauses grow"
+    assert now < SETTINGS.join_timeout + 1, "and Peer() is told that it never joined"
