@@ -116,7 +116,7 @@ class ClientThread(CoreThread):
     # -- the core ----------------------------------------------------------------------
 
     def _step(self, event: ev.ClientEvent) -> None:
-        for effect in self._core.step(event, self.loop.time()):
+        for effect in self.decide("client", self._core, event):
             self._perform(effect)
         if isinstance(event, ev.Received) and event.link == self._core.election.link:
             self._whereabouts.heard(max(0, self._core.election.members - 1))

@@ -35,6 +35,7 @@ _VARIABLES: dict[str, type] = {
     "workers": str,
     "spool": str,
     "key_file": str,
+    "trace": str,
     "silence_seconds": float,
     "heartbeat_seconds": float,
     "join_timeout": float,
@@ -59,6 +60,7 @@ class Configuration:
     workers: WorkerMode
     spool: Path | None
     key_file: str | None
+    trace: Path | None
     password: str | bytes | None
 
     @property
@@ -109,6 +111,7 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     check_name(name, "name")
     spool = values.pop("spool", None)
     key_file = values.pop("key_file", None)
+    trace = values.pop("trace", None)
     password = values.pop("password", None)
     values.setdefault("slots", os.cpu_count() or 1)
     _default_ports(values, places)
@@ -126,6 +129,7 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
         workers=workers,
         spool=Path(spool) if spool else None,
         key_file=str(key_file) if key_file else None,
+        trace=Path(trace) if trace else None,
         password=password,
     )
 

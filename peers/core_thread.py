@@ -17,6 +17,7 @@ from typing import Any
 
 from grid.errors import Bug
 from peers.forking import loop_filenos
+from peers.trace import CoreName, Trace
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ class CoreThread:
 
     def __init__(self, name: str) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.SelectorEventLoop()
+        self.trace: Trace | None = None
+        """Where the core's steps are written down, if anywhere. Set before the start."""
         self._timer: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -82,6 +85,14 @@ class CoreThread:
             self._break_down(error)
         else:
             self._arm()
+
+    def decide(self, name: CoreName, core: Any, event: Any) -> list[Any]:
+        """Have a core take in an event; return what it orders."""
+        now = self.loop.time()
+        if self.trace is not None:
+            return self.trace.step(name, core, event, now)
+        effects: list[Any] = core.step(event, now)
+        return effects
 
     def _break_down(self, error: Exception) -> None:
         self._broken = True

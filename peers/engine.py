@@ -52,6 +52,7 @@ from peers.server_thread import ServerThread
 from peers.shipping import freeze
 from peers.store import Store
 from peers.submission import Submission
+from peers.trace import Trace
 from peers.transaction import Transaction
 from peers.voucher import Voucher
 from peers.whereabouts import Whereabouts
@@ -96,6 +97,7 @@ class Engine:
         self._security = security
         # A host may have several grids of one key: the port keeps their folders apart.
         tag = f"{security.tag}-{self.settings.port}"
+        self._trace = Trace(configuration.trace) if configuration.trace is not None else None
         self.store = Store(configuration.spool, tag, security.peer_id)
         try:
             self._assemble(security.automatic and not configuration.hosts)
@@ -131,16 +133,8 @@ class Engine:
         )
         self._crew: Crew[Callable[[], None]] = Crew("grid-data", _call, DATA_THREADS_MAX)
         self._callbacks: Crew[Callable[[], None]] = Crew("grid-callbacks", self._call_back, 1)
-        core = ClientCore(
-            self.settings,
-            self.me,
-            random.Random(secrets.randbits(64)),
-            own=probe_hosts(listening),
-            strict=not lenient,
-            doors=configuration.doors(host),
-        )
         self.client = ClientThread(
-            core,
+            self._client_core(probe_hosts(listening), not lenient, configuration.doors(host)),
             security,
             self.store,
             Inputs(self.me, self.records, self.store, self._bulk_client),
@@ -161,6 +155,7 @@ class Engine:
             self._relay,
             voucher,
         )
+        self.client.trace = self.server.trace = self._trace
         self.client.server = self.server
         self.client.pool = WorkerPool(
             self.settings.slots,
@@ -169,6 +164,16 @@ class Engine:
             mode=configuration.workers,
             name=configuration.name,
         )
+
+    def _client_core(
+        self, own: tuple[str, ...], strict: bool, doors: tuple[Address, ...]
+    ) -> ClientCore:
+        """What decides; all that it is given is in the trace."""
+        seed = secrets.randbits(63)  # fits into every integer of a trace
+        settings, me = self.settings, self.me
+        if self._trace is not None:
+            self._trace.client_began(settings, me, seed, own=own, strict=strict, doors=doors)
+        return ClientCore(settings, me, random.Random(seed), own=own, strict=strict, doors=doors)
 
     # -- life --------------------------------------------------------------------------
 
@@ -195,6 +200,8 @@ class Engine:
             self._closed.wait(CLOSE_SECONDS)
             self.client.stop()
             self.server.stop()
+            if self._trace is not None:
+                self._trace.close()
             self._bulk_server.close()
             self._bulk_client.close()
             self._relay.close()
@@ -217,6 +224,7 @@ class Engine:
             *self._bulk_client.filenos(),
             *self._relay.filenos(),
             *self.store.filenos(),
+            *(self._trace.filenos() if self._trace is not None else ()),
         ]
 
     # -- submitting --------------------------------------------------------------------

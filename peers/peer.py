@@ -53,6 +53,7 @@ class Peer:
     ``host:port`` where others find this peer, behind address translation), ``port``,
     ``port_span``, ``grid`` (its name), ``slots`` (tasks at once, default: the cores; 0 only
     submits), ``name``, ``workers`` (``"process"`` or ``"thread"``), ``spool``, ``key_file``,
+    ``trace`` (a file for what this peer decided and why, without data: CONTRIBUTING.md),
     ``join_timeout``, ``heartbeat_seconds``, ``silence_seconds`` (variables too); ``password``
     (``GRID_PASSWORD``); ``serves=False`` for a visitor; and the other fields of
     ``grid.settings.Settings``. ``start=False`` waits with everything until the first use.

@@ -171,10 +171,12 @@ class ServerThread(CoreThread):
     def _step(self, event: ServerEvent) -> None:
         if isinstance(event, ReignBegan) and self._core is None:
             self._core = ServerCore(self._settings)
+            if self.trace is not None:
+                self.trace.server_began(self._settings)
             self._open_door()
             self._pointer = None  # whoever knocks meanwhile is greeted by one or the other
         if self._core is not None:
-            for effect in self._core.step(event, self.loop.time()):
+            for effect in self.decide("server", self._core, event):
                 self._perform(effect)
 
     def _next_deadline(self) -> float | None:
