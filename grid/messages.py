@@ -693,7 +693,7 @@ class FetchSegments(Struct, frozen=True, tag=True):
 class Keep(Struct, frozen=True, tag=True):
     """Keep this part of a detached transaction, ``size`` raw bytes that follow: its ``head`` (the
     answer is a blob ``whole`` where everything is kept already), then its ``items`` in chunks from
-    ``first`` on, then ``whole``: now it is yours to own; or ``withdrawn``: it will not become whole.
+    ``first`` on, then ``whole``: now it is yours to own; or ``withdrawn``: it will never be whole.
     Answered when it is on disk."""
 
     meta: RecordMeta

@@ -64,6 +64,10 @@ ADOPT_AGAIN_SECONDS = 0.2
 ASK_AGAIN_SECONDS = 0.5
 """Pause before one who asks for a result tries again what did not work."""
 
+ASKS_MAX = 3
+"""So often one who waits is told that there is nothing before its user is: who keeps it may have
+been started a moment ago, and be reading its journal."""
+
 FETCHES_MAX = 5
 """So often a result that was asked for is fetched in vain before its user hears of it."""
 
@@ -132,6 +136,8 @@ class _Owned:
     """Only the finished result of the name is wanted: nothing is owned."""
     wait: bool = False
     certain: bool = False
+    """There is such a transaction, even while no server knows of it."""
+    asks: int = 0
     fetches: int = 0
     state: State = "pending"
     accepted: bool = False
@@ -262,8 +268,9 @@ class Ownership:
 
     def rejected(self, message: Rejected, now: float) -> list[ClientEffect]:
         owned = self._owned.get(message.txn)
-        if owned is not None and owned.certain:
-            owned.again_at = now + ASK_AGAIN_SECONDS  # its keepers are still to come
+        if owned is not None and owned.wait and (owned.certain or owned.asks < ASKS_MAX):
+            owned.asks += 1
+            owned.again_at = now + ASK_AGAIN_SECONDS
             return []
         self._owned.pop(message.txn, None)
         if owned is None or owned.state == "resolved":

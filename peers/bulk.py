@@ -2,7 +2,8 @@
 
 A request is one frame: ``FetchRecord``, ``FetchItems`` or ``FetchSegments``. The answer is one
 frame too: ``Parcel``, with sizes, followed by exactly so many raw bytes; or ``Absent``, with the
-reason. Bulk data stays off the event loops, so a gigabyte on its way delays no heartbeat.
+reason. ``Keep`` goes the other way: raw bytes follow the request. Bulk data stays off the event
+loops, so a gigabyte on its way delays no heartbeat.
 ``peers/bulk_server.py`` is the answering side.
 
 Promises: ``fetch`` may be called from any thread, and ends by an answer, ``NotHere`` or
@@ -27,6 +28,7 @@ from grid.messages import (
     FetchItems,
     FetchRecord,
     FetchSegments,
+    Keep,
     Output,
     Parcel,
     PeerRef,
@@ -43,7 +45,7 @@ _IDLE_SECONDS = 30.0  # shorter than the server's, so that it is us who hang up
 _IDLE_PER_HOLDER = 4
 
 Blob = bytes | memoryview
-Request = FetchRecord | FetchItems | FetchSegments
+Request = FetchRecord | FetchItems | FetchSegments | Keep
 
 
 class NotHere(Exception):
@@ -79,9 +81,15 @@ class BulkClient:
         self._closed = False
 
     def fetch(
-        self, holder: PeerRef, request: Request, timeout: float, count: int | None = None
+        self,
+        holder: PeerRef,
+        request: Request,
+        timeout: float,
+        count: int | None = None,
+        body: bytes = b"",
     ) -> list[bytes]:
-        """Return the blobs that ``holder`` has for ``request``, in the order asked.
+        """Return the blobs that ``holder`` has for ``request``, in the order asked. ``body`` is
+        what follows a ``Keep``.
 
         ``timeout`` (seconds) is for each step: connecting, the first byte (a slow datasource may
         be read first) and every further piece. Raises ``NotHere`` or ``Unreachable``, the latter
@@ -90,13 +98,14 @@ class BulkClient:
         line = self._kept(holder)
         if line is not None:
             try:
-                return self._ask(holder, line, request, timeout, count)
+                return self._ask(holder, line, request, timeout, count, body)
             except (ConnectionError, ssl.SSLEOFError):
                 pass  # kept too long and closed by the holder: asking twice harms nothing
             except OSError as error:
                 raise self._unreachable(holder, error) from error
         try:
-            return self._ask(holder, self._connect(holder, timeout), request, timeout, count)
+            line = self._connect(holder, timeout)
+            return self._ask(holder, line, request, timeout, count, body)
         except OSError as error:
             raise self._unreachable(holder, error) from error
 
@@ -117,12 +126,20 @@ class BulkClient:
         return [fd for line in list(self._lines) for fd in line.filenos()]
 
     def _ask(
-        self, holder: PeerRef, line: Line, request: Request, timeout: float, count: int | None
+        self,
+        holder: PeerRef,
+        line: Line,
+        request: Request,
+        timeout: float,
+        count: int | None,
+        body: bytes,
     ) -> list[bytes]:
         try:
             sock = line.tls
             sock.settimeout(timeout)
             sock.sendall(encode(request))
+            if body:
+                sock.sendall(body)
             answer = read_frame(sock)
             match answer:
                 case Absent():

@@ -13,7 +13,7 @@ Promises: a request that cannot be answered is answered with ``Absent``, whateve
 raised; a malformed one costs its sender the connection. A reader that takes nothing for
 ``stall_seconds`` is hung up on. ``close`` frees the port at once and joins its threads.
 
-Does not know what records and segments are, and keeps nothing.
+Does not know what records and segments are; what it is given to keep it hands to its ``keeper``.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, assert_never
 
 from grid.errors import ProtocolError
@@ -34,6 +34,7 @@ from grid.messages import (
     FetchRecord,
     FetchSegments,
     Hello,
+    Keep,
     Message,
     Output,
     Refusal,
@@ -43,11 +44,17 @@ from peers.bulk import Blob, NotHere, Request, pieces
 from peers.crew import Crew
 from peers.doorman import Doorman, bind
 from peers.link import Connection, open_filenos
-from peers.reach import wake
+from peers.reach import read_exactly, wake
 from peers.security import Security
 from peers.voucher import Voucher
 
 _READ_BYTES = 16 * 2**10
+
+KEEP_BYTES_MAX = 2**29 + 2**20
+"""What one ``Keep`` may bring: one item of the largest size, and a little around it."""
+
+Keeper = Callable[[Keep, bytes], Sequence[Blob]]
+"""Puts a part of a detached transaction on disk. Raises ``NotHere``."""
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +91,7 @@ class BulkServer:
         listen_hosts: Sequence[str] = ("127.0.0.1",),
         *,
         voucher: Voucher | None = None,
+        keeper: Keeper | None = None,
         threads_max: int = 16,
         idle_seconds: float = 60.0,
         stall_seconds: float = 20.0,
@@ -92,6 +100,7 @@ class BulkServer:
         self._name = name
         self._provider = provider
         self._voucher = voucher
+        self._keeper = keeper
         self._idle_seconds = idle_seconds
         self._stall_seconds = stall_seconds
         self._doorman = Doorman(
@@ -184,7 +193,8 @@ class BulkServer:
             connection.sock.settimeout(self._stall_seconds)
             more = True
             while more and not self._closing:
-                self._answer(connection.sock, self._read(connection))
+                request = self._read(connection)
+                self._answer(connection.sock, request, self._body(connection, request))
                 more = bool(connection.decoder.unread_bytes or connection.sock.pending())
             self._doorman.loop.call_soon_threadsafe(self._park, connection)
         except (OSError, ProtocolError, RuntimeError) as error:
@@ -210,13 +220,22 @@ class BulkServer:
                 raise ConnectionResetError("closed by the remote")
             connection.decoder.feed(data)
         connection.sock.settimeout(self._stall_seconds)
-        if not isinstance(message, FetchRecord | FetchItems | FetchSegments):
+        if not isinstance(message, Request):
             raise ProtocolError(f"asked for data with {type(message).__name__}")
         return message
 
-    def _answer(self, sock: ssl.SSLSocket, request: Request) -> None:
+    def _body(self, connection: Connection, request: Request) -> bytes:
+        """Read what follows a request."""
+        if not isinstance(request, Keep):
+            return b""
+        if request.size > KEEP_BYTES_MAX:
+            raise ProtocolError(f"it wants {request.size} bytes kept at once")
+        begun = connection.decoder.take(request.size)
+        return begun + read_exactly(connection.sock, request.size - len(begun))
+
+    def _answer(self, sock: ssl.SSLSocket, request: Request, body: bytes = b"") -> None:
         try:
-            blobs = self._provided(request)
+            blobs = self._provided(request, body)
         except NotHere as absent:
             sock.sendall(encode(Absent(absent.reason, absent.missing, absent.failure)))
         except Exception as error:
@@ -226,7 +245,7 @@ class BulkServer:
             for piece in pieces(blobs):
                 sock.sendall(piece)
 
-    def _provided(self, request: Request) -> Sequence[Blob]:
+    def _provided(self, request: Request, body: bytes) -> Sequence[Blob]:
         match request:
             case FetchRecord():
                 return self._provider.record(request.record, request.keys)
@@ -235,5 +254,9 @@ class BulkServer:
                 return self._provider.items(request.record, indices, request.resolve)
             case FetchSegments():
                 return self._provider.segments(request.outputs, request.first, request.stop)
+            case Keep():
+                if self._keeper is None:
+                    raise NotHere("this peer keeps nothing")
+                return self._keeper(request, body)
             case _:
                 assert_never(request)

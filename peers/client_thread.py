@@ -9,6 +9,7 @@ follows is noted for the other threads (``Whereabouts``).
 import itertools
 import logging
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, assert_never
@@ -19,8 +20,19 @@ from msgspec import structs
 from grid import effects as fx
 from grid import events as ev
 from grid.client_core import ClientCore
-from grid.errors import Bug, ProtocolError
-from grid.messages import PROTOCOL, Address, Assign, Claim, Failure, Hello, Message, PeerRef
+from grid.errors import Bug, NotKept, ProtocolError
+from grid.messages import (
+    PROTOCOL,
+    Address,
+    Assign,
+    Claim,
+    Failure,
+    Hello,
+    Message,
+    PeerRef,
+    Remembered,
+    Successor,
+)
 from peers.addresses import is_loopback
 from peers.bulk_server import BulkServer
 from peers.candidates import Candidates
@@ -52,7 +64,9 @@ log = logging.getLogger(__name__)
 
 
 class Users(Protocol):
-    """The user's side of a peer. Every method is called on the client thread and must not block."""
+    """The user's side of a peer. Methods are called on the client thread and must not block, but
+    ``keep_end``, which puts the end of a detached transaction on disk (raising ``NotKept``), and
+    ``revive``, which takes over what this host's journal keeps: these run on data threads."""
 
     def show_role(self, effect: fx.RoleChanged) -> None: ...
     def show_warning(self, effect: fx.Warn) -> None: ...
@@ -64,6 +78,8 @@ class Users(Protocol):
     def show_printed(self, effect: fx.ShowPrinted) -> None: ...
     def show_status(self, effect: fx.ShowStatus) -> None: ...
     def adopt_record(self, effect: fx.AdoptRecord) -> None: ...
+    def keep_end(self, effect: fx.FetchResult) -> Remembered | None: ...
+    def revive(self) -> None: ...
     def go_down(self) -> None: ...
     def closed(self) -> None: ...
     def broken(self, bug: Bug) -> None: ...
@@ -108,6 +124,12 @@ class ClientThread(CoreThread):
         self._numbers = itertools.count(1)
         self._ready: dict[str, Ready] = {}
         self._assigned: dict[str, Assign] = {}
+        self._adopting = threading.Lock()
+
+    @property
+    def successors(self) -> tuple[Successor, ...]:
+        """The peers that would take over, as last heard; from any thread."""
+        return self._core.election.successors
 
     def filenos(self) -> list[int]:
         links = [fd for link in list(self._links.values()) for fd in link.filenos()]
@@ -489,19 +511,27 @@ class ClientThread(CoreThread):
         """On a data thread."""
         try:
             self._fetcher.fetch(effect.holdings)
+            kept = self._users.keep_end(effect)
         except InputsAbsent as absent:
             missing = ev.ResultMissing(effect.txn, effect.record, absent.missing, absent.reason)
             self.post(missing)
         except (OSError, SpoolFull) as error:
             reason = f"no room for the result in {self._store.folder} on {self._me.name}: {error}"
             self.post(ev.ResultUnkept(effect.txn, effect.record, reason))
+        except NotKept as error:
+            log.warning("cannot keep the end of a detached transaction: %s", error)
+            self.post(ev.ResultUnkept(effect.txn, effect.record, str(error)))
         else:
-            self.post(ev.ResultFetched(effect.txn, effect.record))
+            self.post(ev.ResultFetched(effect.txn, effect.record, kept))
 
     def _adopt_estates(self) -> None:
-        """On a data thread."""
-        for peer, held in self._store.adopt():
-            self.post(ev.EstateAdopted(peer, tuple(held)))
+        """On a data thread. Whatever is revived finds the outputs that were left announced."""
+        with self._adopting:
+            try:
+                for peer, held in self._store.adopt():
+                    self.post(ev.EstateAdopted(peer, tuple(held)))
+            finally:
+                self._users.revive()
 
 
 def _worth_trying_again(error: BaseException) -> bool:

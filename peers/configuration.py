@@ -34,6 +34,7 @@ _VARIABLES: dict[str, type] = {
     "name": str,
     "workers": str,
     "spool": str,
+    "journal": str,
     "key_file": str,
     "trace": str,
     "silence_seconds": float,
@@ -59,6 +60,7 @@ class Configuration:
     name: str
     workers: WorkerMode
     spool: Path | None
+    journal: Path | None
     key_file: str | None
     trace: Path | None
     password: str | bytes | None
@@ -110,6 +112,7 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     name = values.pop("name", "") or _default_name()
     check_name(name, "name")
     spool = values.pop("spool", None)
+    journal = values.pop("journal", None)
     key_file = values.pop("key_file", None)
     trace = values.pop("trace", None)
     password = values.pop("password", None)
@@ -128,6 +131,7 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
         name=name,
         workers=workers,
         spool=Path(spool) if spool else None,
+        journal=Path(journal) if journal else None,
         key_file=str(key_file) if key_file else None,
         trace=Path(trace) if trace else None,
         password=password,

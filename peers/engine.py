@@ -10,14 +10,13 @@ import random
 import secrets
 import sys
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
-
-from msgspec import structs
 
 from grid import effects as fx
 from grid import events as ev
@@ -32,8 +31,9 @@ from grid.errors import (
     ProtocolError,
 )
 from grid.job import Job
-from grid.messages import Address, FetchRecord, PeerRef, RecordMeta, Status
+from grid.messages import Address, FetchRecord, Keeping, PeerRef, Remembered, Status
 from grid.pickling import show
+from peers import detached
 from peers.addresses import host_id, listen_hosts, probe_hosts
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.bulk_server import BulkServer
@@ -41,6 +41,7 @@ from peers.candidates import LOOKUP_SECONDS, Resolver, reachable_as
 from peers.client_thread import ClientThread
 from peers.configuration import Configuration
 from peers.crew import Crew
+from peers.detached import Detached, Give, Handing, with_key
 from peers.failures import as_error
 from peers.fingerprint import fingerprint
 from peers.inputs import FETCH_SECONDS, Inputs
@@ -49,7 +50,7 @@ from peers.relay import Relay
 from peers.results import Fetcher, keep
 from peers.security import secure
 from peers.server_thread import ServerThread
-from peers.shipping import freeze
+from peers.shipping import Code, freeze
 from peers.store import Store
 from peers.submission import Submission
 from peers.trace import Trace
@@ -96,9 +97,9 @@ class Engine:
         )
         self._security = security
         # A host may have several grids of one key: the port keeps their folders apart.
-        tag = f"{security.tag}-{self.settings.port}"
+        self._tag = f"{security.tag}-{self.settings.port}"
         self._trace = Trace(configuration.trace) if configuration.trace is not None else None
-        self.store = Store(configuration.spool, tag, security.peer_id)
+        self.store = Store(configuration.spool, self._tag, security.peer_id)
         try:
             self._assemble(security.automatic and not configuration.hosts)
         except BaseException:
@@ -118,6 +119,18 @@ class Engine:
         voucher = Voucher(
             security, self.settings.grid, configuration.name, self.whereabouts, self._relay
         )
+        journals = configuration.journal or detached.default_root()
+        self.detached = Detached(
+            journals / self._tag,
+            security.peer_id,
+            security.journal_key,
+            self.records,
+            self.store,
+            lambda event: self.client.post(event),
+            keeps=self.settings.serves,
+            patience=0.0 if configuration.loopback_only else self.settings.silence_seconds,
+        )
+        self.store.shelf = self.detached.results
         self._bulk_server = BulkServer(
             security,
             self.settings.grid,
@@ -125,9 +138,11 @@ class Engine:
             self.records,
             listening,
             voucher=voucher,
+            keeper=self.detached.keep,
         )
         data = Address(host, self._bulk_server.address.port)
-        self.me = PeerRef(security.peer_id, configuration.name, host_id(self.store.place), data)
+        place = f"{self.store.place} {journals.absolute()}"  # both are shared, or they are far
+        self.me = PeerRef(security.peer_id, configuration.name, host_id(place), data)
         self._bulk_client = BulkClient(
             security, self.settings.grid, configuration.name, self.whereabouts
         )
@@ -179,7 +194,7 @@ class Engine:
 
     def start(self) -> None:
         """Start the threads and join or serve. Raises ``CannotJoin``, closed again."""
-        if not self.configuration.hosts:
+        if not self.configuration.hosts and not self.detached.any_open():
             self.store.sweep()
         self._bulk_server.start()
         self.server.start()
@@ -209,7 +224,8 @@ class Engine:
             self._callbacks.close()
             for transaction in list(self._delivered):
                 transaction._hold()
-            self.store.leave()
+            self.store.leave(all_stay=self.detached.any_open())
+            self.detached.close()
             for transaction in list(self._transactions.values()):
                 transaction._fail(PeerClosed(f"{self.me.name} was closed before the result came"))
             self._transactions.clear()
@@ -235,6 +251,8 @@ class Engine:
         keys = job.keys()
         code = freeze(job.functions, job.ship)
         head = Head(code.encode(), job.partitions, submission.on_error == "skip")
+        if submission.detached:
+            return self._submit_detached(submission, head, keys)
         parts = fingerprint(job, keys) if submission.name else {}
         return self._submit(submission, head, keys, parts, "mapreduce")
 
@@ -260,17 +278,7 @@ class Engine:
         self._room.acquire()
         txn = secrets.token_hex(8)
         record = digest(head, keys, txn)
-        meta = RecordMeta(
-            record=record,
-            shape=shape,
-            items=len(keys),
-            partitions=head.partitions,
-            finish=submission.job.functions.finishfn is not None,
-            priority=submission.priority,
-            retries=submission.retries,
-            attempts_max=submission.attempts_max,
-            speculate=submission.speculate,
-        )
+        meta = submission.meta(record, shape, len(keys), head.partitions)
         transaction = Transaction(
             txn, submission.name, lambda everyone: self._cancel(txn, everyone)
         )
@@ -292,14 +300,62 @@ class Engine:
         )
         return transaction
 
-    def fetch(self, name: str) -> Transaction:
-        """Ask for the finished result of a name."""
+    def _submit_detached(self, submission: Submission, head: Head, keys: list[Any]) -> Transaction:
+        """Give everything to the keepers; then wait for the end as anybody may."""
+        if self._closed.is_set():
+            raise PeerClosed(f"{self.me.name} is closed; make a new Peer to submit")
+        record = digest(head, keys, secrets.token_hex(8))
+        keeping = Keeping(self.settings.keep_seconds, time.time())
+        meta = submission.meta(record, "mapreduce", len(keys), head.partitions, keeping)
+        seconds = submission.deadline_seconds
+        deadline = keeping.began + seconds if seconds is not None else 0.0
+        handing = Handing(meta, deadline, head.encode())
+        shipped = Code.decode(head.code).shipped
+        names = handing.run(self._keepers(), detached.chunks(submission.job, keys, shipped))
+        if len(names) < self.settings.copies:
+            log.warning(
+                "detached %s is kept by %d of %d peers: %s%s",
+                record,
+                len(names),
+                self.settings.copies,
+                ", ".join(names),
+                "".join(f"; {reason}" for reason in handing.reasons),
+            )
+        self._room.acquire()
+        transaction = Transaction(record, "", lambda _: self._cancel_detached(record))
+        transaction._keys = keys
+        self._transactions[record] = transaction
+        self._submissions[record] = submission
+        self.client.post(ev.ResultRequested(record, record, wait=True, certain=True))
+        return transaction
+
+    def _keepers(self) -> list[tuple[PeerRef, Give]]:
+        """Whom to ask to keep something: this peer if it stays, its successors, its server."""
+        others = [successor.ref for successor in self.client.successors]
+        if self.role is not None and self.role.server is not None:
+            others.append(self.role.server)
+        me = self.me if self.settings.serves else None
+        chosen = detached.choose(me, others, self.settings.copies)
+        return [(ref, self._giver(ref)) for ref in chosen]
+
+    def _giver(self, ref: PeerRef) -> Give:
+        if ref.peer == self.me.peer:
+            return self.detached.keep
+        return lambda part, body: self._bulk_client.fetch(ref, part, FETCH_SECONDS, body=body)
+
+    def _cancel_detached(self, record: str) -> None:
+        """It is nobody's but its submitter's to withdraw, so that ends it."""
+        self._cancel(record, everyone=False)
+        self.end(record)
+
+    def fetch(self, name: str, *, wait: bool) -> Transaction:
+        """Ask for the finished result of a name, or the end of a detached transaction."""
         if self._closed.is_set():
             raise PeerClosed(f"{self.me.name} is closed; make a new Peer to fetch")
         txn = secrets.token_hex(8)
         transaction = Transaction(txn, name, lambda everyone: self._cancel(txn, everyone))
         self._transactions[txn] = transaction
-        self.client.post(ev.ResultRequested(txn, name))
+        self.client.post(ev.ResultRequested(txn, name, wait))
         return transaction
 
     def end(self, record: str) -> None:
@@ -376,8 +432,7 @@ class Engine:
             failure = effect.failure
             if not failure.key and 0 <= failure.item < len(transaction._keys):
                 # Who saw the death knew the number of the item; only an owner knows its key.
-                failure = structs.replace(failure, key=show(transaction._keys[failure.item]))
-                failure = structs.replace(failure, message=f"{failure.message}, key {failure.key}")
+                failure = with_key(failure, show(transaction._keys[failure.item]))
             self._callbacks.give(lambda: transaction._fail(as_error(failure)))
 
     def reject_name(self, effect: fx.RejectName) -> None:
@@ -404,6 +459,8 @@ class Engine:
         transaction = self._transactions.get(effect.txn)
         if transaction is not None:
             transaction._show(effect)
+        if self.detached.note_progress():
+            self._crew.give(self.detached.touch)
 
     def show_printed(self, effect: fx.ShowPrinted) -> None:
         stream = sys.stdout if effect.stream == "stdout" else sys.stderr
@@ -452,6 +509,12 @@ class Engine:
         request = FetchRecord(record, keys=True)
         blobs = self._bulk_client.fetch(owner, request, FETCH_SECONDS, count=2)
         return Head.decode(blobs[0]), load_keys(blobs[1])
+
+    def keep_end(self, effect: fx.FetchResult) -> Remembered | None:
+        return self.detached.keep_end(effect)
+
+    def revive(self) -> None:
+        self.detached.revive()
 
     def go_down(self) -> None:
         self._callbacks.give(self._on_down)

@@ -95,13 +95,16 @@ class Peer:
         owners), ``fresh`` (do not take a finished result of that name), ``priority`` (higher goes
         first), ``retries`` (of an item whose function raises), ``attempts_max`` (worker deaths on
         one task), ``deadline_seconds``, ``on_error`` (``"raise"`` or ``"skip"``), ``speculate``
-        (run stragglers twice). Raises ``Misuse``, ``BadJob``, ``NotPicklable`` or ``TypeError``
-        before anything has happened, and whatever listing the datasource's keys raises.
+        (run stragglers twice), ``detached`` (it outlives this peer: returns when ``copies`` peers
+        have all of it on disk; any peer may then ``fetch`` its ``id``). Raises ``Misuse``,
+        ``BadJob``, ``NotPicklable``, ``TypeError`` or ``NotKept`` before anything has happened, and
+        whatever listing the datasource's keys raises; if detached, also what reading it raises.
         """
         return self._started().submit(submission.check(job, options))
 
-    def fetch(self, name: str) -> Transaction:
-        """Ask for the finished result of the transaction of that name, without having its job.
+    def fetch(self, name: str, *, wait: bool = False) -> Transaction:
+        """Ask for the finished result of the transaction of that name, without having its job; or
+        for that of the detached transaction with this id. ``wait`` until it has ended.
 
         Return a ``Transaction`` at once; its ``result()`` raises ``NoResult`` if the name has no
         finished result that is still kept (``retain_seconds`` after its owners had it). Which
@@ -110,7 +113,7 @@ class Peer:
         check_name(name, "name")
         if not name:
             raise Misuse("name='' is no name: only the results of named transactions are kept")
-        return self._started().fetch(name)
+        return self._started().fetch(name, wait=wait)
 
     def end(self, record: str) -> None:
         """End a transaction for everyone, whoever owns it; ``status().transactions`` has records.
@@ -224,5 +227,6 @@ class Peer:
         engine, self._engine = self._engine, None
         if engine is None:
             return None, []
-        strays = forking.open_beneath(str(engine.store.folder), "/memfd:grid-worker")
+        places = (engine.store.folder, engine.detached.folder.absolute())
+        strays = forking.open_beneath(*map(str, places), "/memfd:grid-worker")
         return engine, [*engine.filenos(), *strays]

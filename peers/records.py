@@ -11,7 +11,7 @@ import pickle
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import cloudpickle
 from msgspec import Struct, msgpack, structs
@@ -61,6 +61,17 @@ class OwnedRecord:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+class KeptRecord(Protocol):
+    """A record whose items are on this peer's disk, pickled by another."""
+
+    @property
+    def head(self) -> Head: ...
+
+    def pairs(self, indices: Sequence[int]) -> bytes:
+        """The pickled list of these (key, value). Raises ``NotHere``."""
+        ...
+
+
 def own(job: Job, head: Head, keys: list[Any]) -> OwnedRecord:
     """Freeze a job's record around its datasource."""
     shipped = Code.decode(head.code).shipped
@@ -89,6 +100,10 @@ class Records:
         self._store = store
         self._peer_name = peer_name
         self._records: dict[str, OwnedRecord] = {}
+        self._kept: dict[str, KeptRecord] = {}
+
+    def keep(self, record: str, kept: KeptRecord) -> None:
+        self._kept[record] = kept
 
     def add(self, record: str, owned: OwnedRecord) -> None:
         self._records[record] = owned
@@ -98,15 +113,16 @@ class Records:
 
     def forget(self, record: str) -> None:
         self._records.pop(record, None)
+        self._kept.pop(record, None)
 
     def riding(self, record: str) -> Riding:
         """What of a record is small enough to ride in messages. A value is read here only where
         that is no more than looking into a list or dict."""
-        owned = self._records[record]
-        head = owned.head.encode()
+        owned = self._records.get(record)
+        head = (owned or self._kept[record]).head.encode()
         if len(head) > RIDING_BYTES_MAX:
             return Riding()
-        if len(owned.keys) != 1 or not owned.plain:
+        if owned is None or len(owned.keys) != 1 or not owned.plain:
             return Riding(head)
         try:
             items = bytes(self.items(record, (0,), resolve=False)[0])
@@ -124,6 +140,9 @@ class Records:
 
     def record(self, record: str, keys: bool) -> Sequence[Blob]:
         """The head of a record; with ``keys`` also its pickled key list."""
+        kept = self._kept.get(record)
+        if kept is not None and not keys:
+            return [kept.head.encode()]
         owned = self._owned(record)
         head = owned.head.encode()
         return [head, cloudpickle.dumps(owned.keys)] if keys else [head]
@@ -131,6 +150,9 @@ class Records:
     def items(self, record: str, indices: Sequence[int], resolve: bool) -> Sequence[Blob]:
         """One blob: the pickled list of ``(key, value or Reference)``; with ``resolve`` the
         pickled list of the values themselves."""
+        kept = self._kept.get(record)
+        if kept is not None:
+            return [kept.pairs(indices)]
         owned = self._owned(record)
         if any(index >= len(owned.keys) for index in indices):
             raise NotHere(f"record {record[:8]} has only {len(owned.keys)} items")

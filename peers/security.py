@@ -48,13 +48,15 @@ class Security:
     """What one process needs to prove itself and to check others.
 
     ``tag`` names the key and the grid without revealing either; it is fit for folder names.
-    ``source`` says where the key came from, ``automatic`` that nobody configured it.
+    ``source`` says where the key came from, ``automatic`` that nobody configured it. What peers
+    leave on disk for the next is signed with ``journal_key``.
     """
 
     peer_id: str
     tag: str
     source: str
     automatic: bool
+    journal_key: bytes = field(repr=False)
     server_context: ssl.SSLContext = field(repr=False)
     client_context: ssl.SSLContext = field(repr=False)
 
@@ -95,6 +97,7 @@ def issue(grid: str, key: Key) -> Security:
         tag=_derived(secret, grid, b"tag")[:8].hex(),
         source=key.source,
         automatic=key.automatic,
+        journal_key=_derived(secret, grid, b"journal"),
         server_context=_context(ssl.PROTOCOL_TLS_SERVER, authority_der, pem),
         client_context=_context(ssl.PROTOCOL_TLS_CLIENT, authority_der, pem),
     )

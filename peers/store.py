@@ -94,6 +94,8 @@ class Store:
         self._guard = threading.Lock()
         self._locks: dict[str, int] = {}
         self._tag_lock_fd = -1
+        self.shelf: Path | None = None
+        """A folder of segments that is not the spool's, to be read where the spool has none."""
         self.folder = self._tag_folder / peer
         try:
             with self._tag_locked():
@@ -123,7 +125,7 @@ class Store:
     def path_of(self, output: Output) -> Path | None:
         """Return where this peer keeps the whole segment of ``output``, or ``None``."""
         name = segment_name(output)
-        return _first_file(folder / name for folder in self._owned_folders())
+        return _first_file(folder / name for folder in [*self._owned_folders(), *self._shelves()])
 
     def path_in(self, holder: str, output: Output) -> Path | None:
         """Return where any peer of this host keeps ``output``, or ``None``.
@@ -135,7 +137,11 @@ class Store:
             path = self._tag_folder / holder / name
             if path.is_file():
                 return path
-        return _first_file(folder / name for folder in peer_folders(self._tag_folder))
+        folders = [*peer_folders(self._tag_folder), *self._shelves()]
+        return _first_file(folder / name for folder in folders)
+
+    def _shelves(self) -> list[Path]:
+        return [self.shelf] if self.shelf is not None else []
 
     def link(self, output: Output, source: Path | str) -> Path:
         """Keep a copy of the whole segment at ``source`` in the own folder; return its path.
@@ -233,18 +239,18 @@ class Store:
                 unlock(fd)
         return len(dead or ())
 
-    def leave(self) -> None:
+    def leave(self, *, all_stay: bool = False) -> None:
         """Let go of all folders, at closing. A second call does nothing.
 
-        The last peer of the tag removes everything of it. While others live, folders which hold
-        segments stay behind, unlocked, for one of them to adopt.
+        The last peer of the tag removes everything of it. While others live, or if ``all_stay``,
+        folders which hold segments stay behind, unlocked, for another to adopt.
         """
         with self._guard:
             if not self._locks:
                 return
         try:
             with self._tag_locked():
-                dead = self._dead_folders()
+                dead = self._dead_folders() if not all_stay else None
                 for folder, fd in dead or ():
                     remove_folder(folder)
                     unlock(fd)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from grid.errors import Misuse
 from grid.job import Job
+from grid.messages import Keeping, RecordMeta
 from grid.settings import check_name, check_names
 
 OPTIONS = [
@@ -16,6 +17,7 @@ OPTIONS = [
     "deadline_seconds",
     "on_error",
     "speculate",
+    "detached",
 ]
 
 NUMBERS = {"priority": (-1000, 1000), "retries": (0, 1_000_000), "attempts_max": (1, 1_000_000)}
@@ -35,7 +37,30 @@ class Submission:
     deadline_seconds: float | None = None
     on_error: Literal["raise", "skip"] = "raise"
     speculate: bool = True
+    detached: bool = False
     records: list[str] = field(default_factory=list)
+
+    def meta(
+        self,
+        record: str,
+        shape: Literal["mapreduce", "everywhere"],
+        items: int,
+        partitions: int,
+        keeping: Keeping | None = None,
+    ) -> RecordMeta:
+        """What the server is to know of it."""
+        return RecordMeta(
+            record=record,
+            shape=shape,
+            items=items,
+            partitions=partitions,
+            finish=self.job.functions.finishfn is not None,
+            priority=self.priority,
+            retries=self.retries,
+            attempts_max=self.attempts_max,
+            speculate=self.speculate,
+            keeping=keeping,
+        )
 
 
 def check(job: Any, options: dict[str, Any]) -> Submission:
@@ -56,9 +81,11 @@ def check(job: Any, options: dict[str, Any]) -> Submission:
         number = getattr(submission, option)
         if type(number) is not int or not least <= number <= most:
             raise Misuse(f"{option}={number!r} is not a whole number from {least} to {most}")
-    for option in ("fresh", "speculate"):
+    for option in ("fresh", "speculate", "detached"):
         if not isinstance(getattr(submission, option), bool):
             raise Misuse(f"{option}={getattr(submission, option)!r} is neither True nor False")
+    if submission.detached and (submission.name or submission.fresh):
+        raise Misuse("a detached transaction has its id for a name: leave out name and fresh")
     _check_deadline(submission.deadline_seconds)
     return submission
 

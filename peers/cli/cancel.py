@@ -31,7 +31,7 @@ cancelled. Say which by its name, or by the beginning of its record:
 
   grid jobs
   grid cancel words
-  grid cancel 3f9a
+  grid cancel 3f9a        # also the id that `grid submit --detach` printed
 
 The exit status is 1 if none of that name or record runs, or if no grid answers.
 """

@@ -11,7 +11,8 @@ from peers.cli.tables import make_console, transactions_table
 
 _DESCRIPTION = """\
 Show the grid's transactions: the record each of them runs, its name, how far it is,
-and the peers that own it.
+and the peers that own it. Those that are detached are shown until the time is over
+for which their ends are kept, with when they began and how long they took.
 
   grid jobs
   grid jobs --json | jq -r '.[] | select(.state == "running") | .name'
@@ -20,9 +21,9 @@ States:
 
   running    tasks are given to peers
   finished   its owners are fetching the result
-  failed     its owners are being told why
+  failed     its owners are being told why; if detached, `grid result` tells it
   retained   its owners have the result; whoever submits the same job under the same
-             name gets it at once
+             name gets it at once; if detached, `grid result` prints it
 
 The exit status is 1 if no grid answers; a grid without transactions is no error.
 """

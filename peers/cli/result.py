@@ -1,6 +1,6 @@
-"""``grid result``: print the result of a named transaction that has finished.
+"""``grid result``: print the result of a named or detached transaction that has finished.
 
-The name is all that is needed: the peers that keep the result give it to whoever asks.
+The name or id is all that is needed: the peers that keep the result give it to whoever asks.
 """
 
 import argparse
@@ -25,15 +25,26 @@ Print the result of a named transaction that has finished, as `grid submit` does
   grid result words --output words.json
 
 Results are kept for some minutes after the last owner got its own; `grid jobs` shows
-them as retained. The exit status is 1 if there is none of that name (yet, or any
-more), or if no grid answers.
+them as retained. Those of detached transactions are kept on disk, for a week if
+nothing else was set, and found by the id, or the beginning of it:
+
+  grid submit wordcount:job --detach    # prints 3f9ad80c...
+  grid result 3f9a --wait
+
+The exit status is 1 if the job failed (its traceback is shown), if there is no result
+of that name (yet, or any more), or if no grid answers.
 """
 
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "result", run, "print a finished named result", _DESCRIPTION)
-    parser.add_argument("name", metavar="NAME", help="as given to `grid submit --name NAME`")
+    parser = add_command(commands, "result", run, "print a finished result", _DESCRIPTION)
+    parser.add_argument(
+        "name", metavar="NAME|ID", help="as given to `grid submit --name`, or printed by --detach"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="until it has ended; else say if it has not"
+    )
     add_result_options(parser)
     add_grid_options(parser)
 
@@ -44,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.name:
         raise Misuse("'' is no name; `grid jobs` shows the names there are")
     with visit(args) as peer:
-        transaction = peer.fetch(args.name)
+        transaction = peer.fetch(_meant(peer, args.name), wait=args.wait)
         with redirect_stdout(sys.stderr):
             wait_shown(peer, transaction)
         try:
@@ -53,6 +64,18 @@ def run(args: argparse.Namespace) -> int:
             raise NoResult(f"{error}{_hint(peer, args.name)}") from error
         print_results(results, args)
     return 0
+
+
+def _meant(peer: "Peer", which: str) -> str:
+    """Return the id of the detached transaction that begins so, if there is one; else the name."""
+    transactions = ask(peer).transactions
+    begins = [txn.record for txn in transactions if txn.detached and txn.record.startswith(which)]
+    named = any(txn.name == which for txn in transactions)
+    if named or not begins:
+        return which
+    if len(begins) > 1:
+        raise Misuse(f"{which!r} may be any of {', '.join(begins)}; write more of the id")
+    return begins[0]
 
 
 def _hint(peer: "Peer", name: str) -> str:

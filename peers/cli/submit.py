@@ -2,7 +2,8 @@
 
 The command joins as a visitor: it owns the transaction, gives values and takes the result, and
 neither serves nor runs tasks. So whichever peer dies, the job goes on; if the command itself is
-ended, the job is withdrawn (unless it is named and has other owners).
+ended, the job is withdrawn (unless it is named and has other owners, or is detached: then the
+command ends at once, and leaves the job and its data to peers that stay).
 
 What user code prints on the workers goes to stderr, so that stdout holds the results alone.
 """
@@ -15,7 +16,12 @@ from typing import TYPE_CHECKING, Any
 from grid.errors import Misuse, TransactionFailed
 from peers.cli.loading import load_job
 from peers.cli.options import add_command, add_grid_options, visit
-from peers.cli.printing import add_result_options, check_result_options, print_results
+from peers.cli.printing import (
+    add_result_options,
+    check_result_options,
+    print_json,
+    print_results,
+)
 from peers.cli.waiting import wait_shown, warn_if_idle
 
 if TYPE_CHECKING:
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
     from peers.peer import Peer
     from peers.transaction import Transaction
 
-_OPTIONS = ("name", "fresh", "priority", "retries", "deadline_seconds", "on_error")
+_OPTIONS = ("name", "fresh", "priority", "retries", "deadline_seconds", "on_error", "detached")
 
 _DESCRIPTION = """\
 Run a Job on the grid and print its results. MODULE:NAME is a Job in a module of this
@@ -45,6 +51,7 @@ Results are printed as lines of key, tab, value, or written as the flags say:
   grid submit wordcount:job --output counts.json
   grid submit wordcount:job --name words       # `grid result words` prints it again
   grid submit wordcount:job --on-error skip    # without the items whose function raises
+  grid result --wait $(grid submit wordcount:job --detach)    # outlives this command
 
 On a terminal bars show how far it is. Ctrl-C cancels the job. The exit status is 1 if
 the job failed or no grid answers.
@@ -60,6 +67,12 @@ def add(commands: Any) -> None:
     how.add_argument("--name", help="share it: the same name and job anywhere is one transaction")
     how.add_argument(
         "--fresh", action="store_true", help="do not take a finished result of that name"
+    )
+    how.add_argument(
+        "--detach",
+        action="store_true",
+        dest="detached",
+        help="leave it to peers that stay; print its id, for `grid result ID`",
     )
     how.add_argument("--priority", type=int, default=0, metavar="N", help="higher goes first (0)")
     how.add_argument(
@@ -83,16 +96,34 @@ def run(args: argparse.Namespace) -> int:
     job = load_job(args.job)
     with visit(args) as peer:
         warn_if_idle(peer)
+        if args.detached:
+            _detach(peer, job, args)
+            return 0
         transaction = _finished(peer, job, args)
         _print(transaction, args)
     return 0
 
 
+def _detach(peer: "Peer", job: "Job", args: argparse.Namespace) -> None:
+    """Submit, and say only what to ask for later."""
+    if args.output is not None or args.limit is not None:
+        raise Misuse("--detach prints an id, no results; give --output to `grid result ID`")
+    with redirect_stdout(sys.stderr):
+        transaction = peer.submit(job, **_options(args))
+    if args.json:
+        print_json({"id": transaction.id})
+    else:
+        print(transaction.id)
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
+
+
 def _finished(peer: "Peer", job: "Job", args: argparse.Namespace) -> "Transaction":
     """Submit and wait for the end, showing progress. Raises what ended the job."""
-    options = {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
     with redirect_stdout(sys.stderr):
-        transaction = peer.submit(job, **options)
+        transaction = peer.submit(job, **_options(args))
         try:
             wait_shown(peer, transaction)
         except KeyboardInterrupt:

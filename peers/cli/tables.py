@@ -1,6 +1,7 @@
 """Tables that several subcommands print."""
 
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from rich import box
 from rich.console import Console
@@ -35,14 +36,26 @@ def make_table(*headings: str) -> Table:
 
 def transactions_table(transactions: Iterable[TransactionStatus]) -> Table:
     """Show transactions, a row each."""
-    table = make_table("record", "name", "state", "map", "reduce", "owners")
-    for txn in transactions:
+    shown = list(transactions)
+    times = ("began", "took") if any(txn.detached for txn in shown) else ()
+    table = make_table("record", "name", "state", "map", "reduce", "owners", *times)
+    for txn in shown:
         table.add_row(
             txn.record[:RECORD_SHOWN],
-            escape(txn.name) or "-",
+            escape(txn.name) or ("(detached)" if txn.detached else "-"),
             txn.state,
             f"{txn.maps_done}/{txn.maps_total}",
             f"{txn.reduces_done}/{txn.reduces_total}",
             escape(", ".join(txn.owners)) or "-",
+            *(_times(txn) if times else ()),
         )
     return table
+
+
+def _times(txn: TransactionStatus) -> tuple[str, str]:
+    """When a detached transaction began and how long it took, by the clocks of its peers."""
+    if not txn.detached:
+        return "-", "-"
+    began = datetime.fromtimestamp(txn.began).strftime("%Y-%m-%d %H:%M:%S")
+    took = timedelta(seconds=round(max(0.0, txn.ended - txn.began)))
+    return began, str(took) if txn.ended else "-"

@@ -125,7 +125,9 @@ class Pair:
                 self.tell(name, PortBound(PORT.port, PORT))
             case Serve():
                 self.server, self.reign = ServerCore(SETTINGS), effect.reign
-                self.tell_server(ReignBegan(effect.reign, peer(name), effect.expected, effect.failovers))
+                self.tell_server(
+                    ReignBegan(effect.reign, peer(name), effect.expected, effect.failovers)
+                )
             case ConnectOwnServer() | Reconnect():
                 self._connect(name)
             case Prepare():
