@@ -24,6 +24,9 @@ CHUNK = 20
 AHEAD = 3
 """Chunks that wait for each process."""
 
+TOLD_EVERY = 5000
+"""Grids, so that one sees how far a long run is."""
+
 FIRST_MAX = 10**9
 
 
@@ -33,7 +36,7 @@ def run_seed(seed: int) -> tuple[int, list[str]]:
     try:
         return seed, scenario.run()
     except Exception as error:
-        return seed, [f"{type(error).__name__}: {error}"]
+        return seed, [*scenario.world.wrong, f"{type(error).__name__}: {error}"]
 
 
 def run_seeds(seeds: list[int]) -> list[tuple[int, list[str]]]:
@@ -66,9 +69,15 @@ def run_many(seeds: Iterable[int], jobs: int, seconds: float) -> int:
             failed += 1
             replayed = f"scripts/simulate --seed {seed} --story"
             print(f"seed {seed}: {wrong[0]}\n    replay: {replayed}", flush=True)
-    took = time.monotonic() - began
-    print(f"{count} grids, {failed} failed, {took:.0f} s, {count / took:.1f} grids/s")
+        if count % TOLD_EVERY == 0:
+            print(summary(count, failed, began), flush=True)
+    print(summary(count, failed, began))
     return 1 if failed else 0
+
+
+def summary(count: int, failed: int, began: float) -> str:
+    took = time.monotonic() - began
+    return f"{count} grids, {failed} failed, {took:.0f} s, {count / took:.1f} grids/s"
 
 
 def one(seed: int, *, story: bool) -> int:

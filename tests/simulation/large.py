@@ -107,6 +107,7 @@ class LargeGrid:
 
     def __init__(self, peers: int, seed: int = 1) -> None:
         self.world = World(seed)
+        self.world.actions_left *= peers
         self.auditor = Auditor(self.world)
         self.verdict = Verdict(self.auditor)
         hosts = [f"h{number}" for number in range(HOSTS)]

@@ -11,6 +11,7 @@ import pytest
 
 from tests.simulation.__main__ import run_seed
 from tests.simulation.scenario import Scenario
+from tests.simulation.world import Hopeless, World
 
 TOP = Path(__file__).parents[2]
 SEEDS = 2000
@@ -91,3 +92,14 @@ def _story(seed: int) -> list[str]:
     scenario = Scenario(seed)
     scenario.run()
     return scenario.world.log
+
+
+def test_a_grid_that_goes_round_in_circles_is_stopped() -> None:
+    world = World(1)
+
+    def again() -> None:
+        world.at(0.0, again)
+
+    again()
+    with pytest.raises(Hopeless):
+        world.run(1.0)

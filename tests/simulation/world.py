@@ -22,6 +22,14 @@ Content = tuple[tuple[int, tuple[int, ...]], ...]
 """What a simulated segment holds: keys with their values, in order of first appearance."""
 
 
+ACTIONS_MAX = 400_000
+"""Twenty times what the busiest of some hundred seeds takes. A grid that needs more goes round in
+circles."""
+
+WRONG_MAX = 100
+"""Broken promises of one grid that are worth telling."""
+
+
 @dataclass
 class Host:
     """A machine: its ports, and the folders that outlive their processes."""
@@ -31,6 +39,10 @@ class Host:
     ports: dict[int, "Process | str"] = field(default_factory=dict)
     spools: dict[str, dict[Output, Content]] = field(default_factory=dict)
     adopted_by: dict[str, "Process"] = field(default_factory=dict)
+
+
+class Hopeless(Exception):
+    """Nothing good can come of going on with this grid."""
 
 
 class World:
@@ -49,6 +61,7 @@ class World:
         self.ways_cut: dict[tuple[str, str], None] = {}
         self.relayed: list[Link] = []
         self._stalled: list[tuple[Link, int, Callable[[], None]]] = []
+        self.actions_left = ACTIONS_MAX
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
 
@@ -71,6 +84,9 @@ class World:
         while heap and heap[0][0] <= until:
             self.now, _, action = heapq.heappop(heap)
             action()
+            self.actions_left -= 1
+            if self.actions_left < 0:
+                raise Hopeless(f"{self.now:.4f} the grid does not come to rest")
         self.now = until
 
     def run_until(self, done: Callable[[], bool], seconds: float) -> None:
@@ -144,6 +160,8 @@ class World:
         """A promise was broken."""
         self.wrong.append(f"{self.now:.4f} {what}")
         self.note("!!", what)
+        if len(self.wrong) >= WRONG_MAX:
+            raise Hopeless(f"{self.now:.4f} {WRONG_MAX} times a promise was broken")
 
 
 class Link:
