@@ -343,13 +343,18 @@ class Journal:
     def _unkept(self) -> list[tuple[str, str]]:
         """Forget the keepers that are gone; return the entries that have none."""
         database = self._database
+        living = [path for path in self._keepers.iterdir() if self._is_mine(path) or _is_held(path)]
+        names = [path.name for path in living]
         for (peer,) in database.execute("SELECT DISTINCT peer FROM keepers").fetchall():
-            if peer != self._peer and not _is_held(self._keepers / f"{peer}.{LOCK}"):
+            if f"{peer}.{LOCK}" not in names:
                 database.execute("DELETE FROM keepers WHERE peer = ?", (peer,))
         return database.execute(
             "SELECT record, state FROM entries WHERE state IN ('open', 'ended')"
             " AND record NOT IN (SELECT record FROM keepers) ORDER BY rowid"
         ).fetchall()
+
+    def _is_mine(self, path: Path) -> bool:
+        return path.name == f"{self._peer}.{LOCK}"
 
     def _expire(self) -> None:
         """Remove what is over. An open entry that nobody has kept alive for as long as its end
@@ -499,10 +504,13 @@ def in_use(folder: Path) -> bool:
 
 
 def _lock_new(path: Path) -> int:
-    """Make and lock this peer's own file."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    flock(fd)
-    return fd
+    """Make and lock this peer's own file. Another peer may take it for one that was left, and
+    remove it, until it is locked."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        if flock(fd) and path.exists() and os.path.samestat(path.stat(), os.fstat(fd)):
+            return fd
+        os.close(fd)
 
 
 def _is_held(path: Path) -> bool:

@@ -51,7 +51,7 @@ _GRID_SETTINGS = (
     "key_file",
     "join_timeout",
 )
-PEER_SETTINGS = ("slots", "name", "workers", "spool")
+PEER_SETTINGS = ("slots", "name", "workers", "spool", "journal")
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +138,9 @@ def add_peer_options(parser: argparse.ArgumentParser) -> None:
         "--workers", choices=("process", "thread"), help="run tasks in processes (default)"
     )
     group.add_argument("--spool", metavar="FOLDER", help="where outputs are kept meanwhile")
+    group.add_argument(
+        "--journal", metavar="FOLDER", help="where detached transactions are kept (beside your key)"
+    )
 
 
 def given(args: argparse.Namespace, *more: str) -> dict[str, Any]:

@@ -128,6 +128,17 @@ def test_only_the_entries_of_the_dead_are_taken_over(opening: Open) -> None:
     assert taken == [[made], []], "by one of them"
 
 
+def test_locks_that_the_dead_have_left_are_removed(opening: Open) -> None:
+    journal = opening("a")
+    left = journal.folder / "keepers" / "dead.lock"
+    left.touch()
+    living = opening("b")
+    journal.adopt()
+    assert not left.exists()
+    fill(living)
+    assert journal.adopt() == ([], [])
+
+
 def test_a_second_keeper_of_the_host_needs_only_join(opening: Open) -> None:
     first, second = opening("a"), opening("b")
     made = fill(first)
