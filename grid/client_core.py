@@ -29,6 +29,7 @@ from grid.effects import (
     Send,
     ShowPrinted,
     ShowStatus,
+    SufferFault,
 )
 from grid.election import Election, Phase
 from grid.events import (
@@ -43,6 +44,7 @@ from grid.events import (
     DownRequested,
     EndRequested,
     EstateAdopted,
+    FaultRequested,
     InputsFailed,
     InputsReady,
     LinkLost,
@@ -77,6 +79,7 @@ from grid.messages import (
     Announce,
     AskClaims,
     AskDown,
+    AskFault,
     AskStatus,
     Assign,
     Beat,
@@ -108,6 +111,7 @@ from grid.messages import (
     Retain,
     Status,
     Successors,
+    Suffer,
     TaskDone,
     TaskFailed,
     TaskReturned,
@@ -117,6 +121,9 @@ from grid.settings import Settings
 
 ADOPT_AFTER_SECONDS = (0.0, 0.02, 0.1, 0.5, 1.0, 2.0)
 """When to look for a dead neighbour's estate: its connection may close before its lock is free."""
+
+ADOPTERS = 4
+"""About so many of a grid look each time: one is enough, and hundreds would stand in line."""
 
 ADOPTED_TOLD_MAX = 100
 """Of how many dead neighbours a join tells: more than die between two servers."""
@@ -147,6 +154,7 @@ class ClientCore:
         self.settings = settings
         self.me = me
         self._doors = doors
+        self._rng = rng
         self.election = Election(settings, me.peer, own, strict, rng)
         self.ownership = Ownership()
         self.attempts = Attempts(me.peer, settings.slots)
@@ -246,6 +254,8 @@ class ClientCore:
                 self._ask(AskStatus())
             case DownRequested():
                 self._ask(AskDown())
+            case FaultRequested():
+                self._say(AskFault(event.peer, event.kind, event.seconds))
             case CloseRequested():
                 self._on_close()
             case RecordAdopted():
@@ -295,6 +305,8 @@ class ClientCore:
                 returning=self.election.members > 0
                 and (self.election.serving or former.id != self.election.reign.id),
                 doors=self._doors,
+                through=event.through,
+                chaos=self.settings.chaos,
             ),
             *self.ownership.resubmissions(),
             *self._questions,
@@ -520,6 +532,9 @@ class ClientCore:
             case GoDown():
                 self._answered(AskDown())
                 self._do([GoDownNow()])
+            case Suffer():
+                if self.settings.chaos:
+                    self._do([SufferFault(message.kind, message.seconds)])
             case Printed():
                 self._on_printed(message)
             case Status():
@@ -571,7 +586,8 @@ class ClientCore:
             return
         if self._adopt_at and now >= self._adopt_at[0]:
             self._adopt_at.pop(0)
-            self._do([AdoptEstates()])
+            if self._rng.random() * self.election.members < ADOPTERS:
+                self._do([AdoptEstates()])
         self._do(self.election.due(now))
         effects, messages = self.ownership.due(now)
         self._fetch(effects)

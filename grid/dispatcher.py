@@ -28,6 +28,10 @@ from grid.server_state import ServerState
 RETURN_SECONDS = 0.25
 """Pause before a range whose inputs could not be had is given again."""
 
+RETURN_SECONDS = 1.0
+"""How long the outputs of a member that is gone, and has no neighbour to adopt them, are thought to
+come back with it: longer than it takes to find another way to the server."""
+
 FULL_SECONDS = 5.0
 """How long a peer without room for outputs is left alone."""
 
@@ -302,21 +306,20 @@ class Dispatcher:
 
     # -- members that go ---------------------------------------------------------------
 
-    def part(self, member: Member, now: float) -> None:
-        """Free what a gone member ran; hold back what it held while a neighbour may adopt it."""
+    def part(self, member: Member, now: float, *, well: bool) -> None:
+        """Free what a gone member ran; hold back what it held while a neighbour may adopt it, or,
+        unless it left ``well``, while it may be back: perhaps only its connection broke."""
         peer = member.ref.peer
         for attempt in list(member.assigned):
             self._ended(member, attempt)
         adoptable = any(m.ref.peer != peer for m in self._state.roster.neighbours(member.ref.host))
-        until = now + self._state.settings.silence_seconds
+        patience = self._state.settings.silence_seconds if adoptable else RETURN_SECONDS
+        until = now + patience if adoptable or not well else None
         for record, outputs in member.held.items():
             txn = self._state.registry.get(record)
             if txn is None:
                 continue
-            lost = [
-                self._lose_at(txn, holding, peer, until if adoptable else None)
-                for holding in outputs.values()
-            ]
+            lost = [self._lose_at(txn, holding, peer, until) for holding in outputs.values()]
             if any(lost):
                 self._recount(txn)
         for txn in self._state.registry:

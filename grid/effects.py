@@ -12,6 +12,7 @@ from grid.messages import (
     Claim,
     Failover,
     Failure,
+    Fault,
     Holding,
     Kind,
     Message,
@@ -292,6 +293,15 @@ class GoDownNow:
 
 
 @dataclass(frozen=True, slots=True)
+class SufferFault:
+    """Someone tries how the grid stands faults, and this peer allows it. A fault of some length
+    ends by itself."""
+
+    kind: Fault
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """All that leaving well asks for has been ordered; the thread may end."""
 
@@ -328,6 +338,7 @@ ClientEffect = (
     | AdoptEstates
     | CallServer
     | GoDownNow
+    | SufferFault
     | Closed
 )
 

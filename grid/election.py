@@ -77,7 +77,7 @@ from grid.settings import Settings
 GRACE_SECONDS = 0.05
 """How long the answers of other candidates are awaited once one server has answered."""
 
-DOUBT_SECONDS = 0.15
+DOUBT_SECONDS = 0.25
 """How long the host of a lost server, and hosts that were silent before, are awaited once all
 others have answered. Not so on this very host: there a port may be bound only after it has shown
 that it is frozen."""
@@ -235,14 +235,21 @@ class Election:
         self.phase = Phase.SEEKING
         self.deadline = None
         addresses = self._places.to_seek()
-        doubted = set(self._search.silent_hosts())
-        if self._lost is not None:
-            doubted.add(self._lost.host)
-        doubted.difference_update(self._places.hosts)
-        self._search.begin(addresses, frozenset(doubted))
+        self._search.begin(addresses, self._doubted(addresses))
         if addresses:
             return [Probe(addresses)]
         return self._nobody(now)
+
+    def _doubted(self, addresses: tuple[Address, ...]) -> frozenset[str]:
+        """The hosts that are not waited for as long as others: where the server was lost, and where
+        there was only silence before; all, if it was lost in silence: others may be cut off with
+        it. Never this host's own: there silence means that something frozen has the port."""
+        doubted = set(self._search.silent_hosts())
+        if self._lost is not None:
+            doubted.add(self._lost.host)
+            if self._loss is not None and self._loss[0] == "silent":
+                doubted.update(address.host for address in addresses)
+        return frozenset(doubted.difference(self._places.hosts))
 
     def probe_answered(self, event: ProbeAnswered, now: float) -> list[ClientEffect]:
         if self.phase is Phase.SERVING:
@@ -281,12 +288,15 @@ class Election:
             best = search.best()
             if best is not None:
                 return self._join(best)
-            return [] if search.pending else self._follow_vouch()
+            return [] if search.pending else self._follow_vouch() or self._asked_all(now)
         if not search.pending:
             return self._sought(now)
         if search.best() is not None:
             self.deadline = now + GRACE_SECONDS
         elif search.only_doubtful and self.deadline is None:
+            asked = self._ask(now)  # meanwhile a place may still answer
+            if asked:
+                return asked
             self.deadline = now + DOUBT_SECONDS
         return []
 
@@ -362,7 +372,9 @@ class Election:
         return self._asked_all(now)
 
     def _asked_all(self, now: float) -> list[ClientEffect]:
-        return [] if self._asked or self._search.vouches else self._nobody(now)
+        """Nobody vouches: then whoever may still answer is waited for until the time is up."""
+        waits = self._asked or self._search.vouches or self._search.pending
+        return [] if waits else self._nobody(now)
 
     def _follow_vouch(self) -> list[ClientEffect]:
         """Follow, through its voucher, the best server that somebody hears and we do not."""

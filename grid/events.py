@@ -13,6 +13,7 @@ from grid.messages import (
     Claim,
     Failover,
     Failure,
+    Fault,
     Held,
     Hello,
     Holding,
@@ -111,11 +112,13 @@ class RivalHeard:
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A link to the server at ``address`` stands (``Reconnect`` or ``ConnectOwnServer``)."""
+    """A link to the server at ``address`` stands (``Reconnect`` or ``ConnectOwnServer``).
+    ``through`` names the peer it leads through, if any."""
 
     link: int
     address: Address
     welcome: Welcome
+    through: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,15 @@ class StatusRequested:
 @dataclass(frozen=True, slots=True)
 class DownRequested:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRequested:
+    """The user wants the member ``peer`` to suffer this."""
+
+    peer: str
+    kind: Fault
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +332,7 @@ ClientEvent = (
     | EndRequested
     | StatusRequested
     | DownRequested
+    | FaultRequested
     | CloseRequested
     | RecordAdopted
     | RecordNotAdopted

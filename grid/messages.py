@@ -24,6 +24,10 @@ PROTOCOL = 1
 Kind = Literal["map", "reduce", "finish", "call"]
 """What a task does: map a range of items, reduce a range of partitions, finish, call once."""
 
+Fault = Literal["kill", "freeze", "cut"]
+"""What a peer that allows it can be made to suffer: its process ends or stops, or the peer neither
+dials nor answers."""
+
 
 # ------------------------------------------------------------------------------ ranges
 
@@ -336,6 +340,10 @@ class Join(Struct, frozen=True, tag=True):
     returning: bool = False
     doors: tuple[Address, ...] = ()
     """Where this peer would be found if it served, in order."""
+    through: Name = ""
+    """The name of the peer that this link leads through; empty if it is direct."""
+    chaos: bool = False
+    """Whether it may be told to suffer a fault."""
 
 
 class LedgerEntry(Struct, frozen=True, array_like=True):
@@ -442,6 +450,14 @@ class AskClaims(Struct, frozen=True, tag=True):
 
 class AskDown(Struct, frozen=True, tag=True):
     """End every peer that was started by ``grid up``."""
+
+
+class AskFault(Struct, frozen=True, tag=True):
+    """Have this member suffer a fault, for so long, if it allows that. Never asked twice."""
+
+    peer: Name
+    kind: Fault
+    seconds: Seconds
 
 
 class Printed(Struct, frozen=True, tag=True):
@@ -620,8 +636,16 @@ class GoDown(Struct, frozen=True, tag=True):
     """Someone asked the grid to go down: leave well if ``grid up`` started you."""
 
 
+class Suffer(Struct, frozen=True, tag=True):
+    """Someone tries how the grid stands faults: be killed, frozen or cut off, for so long."""
+
+    kind: Fault
+    seconds: Seconds
+
+
 class MemberStatus(Struct, frozen=True):
-    """One row of the roster."""
+    """One row of the roster. ``through`` names the peer that its link leads through, if any;
+    ``chaos`` says that it may be made to suffer faults."""
 
     peer: Name
     name: Name
@@ -631,6 +655,8 @@ class MemberStatus(Struct, frozen=True):
     serving: bool
     visitor: bool
     held_bytes: Bytes
+    through: Name = ""
+    chaos: bool = False
 
 
 class TransactionStatus(Struct, frozen=True):
@@ -737,6 +763,7 @@ FromClient = (
     | AskStatus
     | AskClaims
     | AskDown
+    | AskFault
     | Printed
 )
 
@@ -762,6 +789,7 @@ FromServer = (
     | Claims
     | CallBack
     | GoDown
+    | Suffer
     | Printed
     | Status
 )

@@ -22,6 +22,10 @@ class Member:
     """It was a member of an earlier reign."""
     doors: tuple[Address, ...] = ()
     """Where it would be found if it served."""
+    through: str = ""
+    """The name of the peer that its link leads through, if any."""
+    chaos: bool = False
+    """It may be made to suffer faults."""
     assigned: dict[str, str] = field(default_factory=dict)
     held: dict[str, dict[Output, Holding]] = field(default_factory=dict)
     held_bytes: int = 0

@@ -28,6 +28,7 @@ from grid.messages import (
     Announce,
     AskClaims,
     AskDown,
+    AskFault,
     AskResult,
     AskStatus,
     Beat,
@@ -53,6 +54,7 @@ from grid.messages import (
     Submit,
     Successor,
     Successors,
+    Suffer,
     TaskDone,
     TaskFailed,
     TaskReturned,
@@ -186,6 +188,11 @@ class ServerCore:
                 for follower in self.state.roster:
                     self.state.send(follower, GoDown())
                 return
+            case AskFault():
+                victim = self.state.roster.named(message.peer)
+                if victim is not None and victim.chaos:
+                    self.state.send(victim, Suffer(message.kind, message.seconds))
+                return
             case _:
                 pass
         member = self.state.roster.at(link)
@@ -221,7 +228,7 @@ class ServerCore:
                     if txn is not None:
                         self.submissions.reopen(txn)
             case Leave():
-                self._part(member, now)
+                self._part(member, now, well=True)
             case AskClaims():
                 self.dispatcher.keeps_only(member, message.records)
                 known = tuple(r for r in message.records if self.state.registry.get(r))
@@ -247,6 +254,8 @@ class ServerCore:
             self._guests[link][1],
             join.returning,
             join.doors,
+            join.through,
+            join.chaos,
         )
         self.state.roster.add(member)
         if join.seen > self.state.reign:
@@ -353,10 +362,10 @@ class ServerCore:
 
     # -- members that go ---------------------------------------------------------------
 
-    def _part(self, member: Member, now: float) -> None:
+    def _part(self, member: Member, now: float, *, well: bool = False) -> None:
         """A member is gone, well or not: its work goes to others, its estate to its neighbours."""
         self.state.roster.remove(member.link)
-        self.dispatcher.part(member, now)
+        self.dispatcher.part(member, now, well=well)
         self.submissions.part(member, now)
         for neighbour in self.state.roster.neighbours(member.ref.host):
             self.state.send(neighbour, PeerGone(member.ref.peer))
@@ -451,6 +460,8 @@ class ServerCore:
             serving=member.local,
             visitor=not member.serves,
             held_bytes=min(member.held_bytes, BYTES_MAX),
+            through=member.through,
+            chaos=member.chaos,
         )
 
     def _transaction_status(self, record: str) -> TransactionStatus:

@@ -91,6 +91,10 @@ class Settings:
     keep_seconds: float = 7 * 86400.0
     """How long the end of a detached transaction is kept, by the clock on the wall: a week."""
 
+    chaos: bool = False
+    """May be killed, frozen or cut off by ``grid chaos``. Not by default: a peer may live in a
+    program that has more to do. ``grid up`` peers allow it."""
+
     linger_seconds: float = 2.0
     """The most that ``close()`` waits for others to have what they need from this peer."""
 

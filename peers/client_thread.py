@@ -36,6 +36,7 @@ from grid.messages import (
 from peers.addresses import is_loopback
 from peers.bulk_server import BulkServer
 from peers.candidates import Candidates
+from peers.chaos import Cut
 from peers.core_thread import CoreThread
 from peers.inputs import Inputs, InputsAbsent, Ready
 from peers.knocks import Knocks
@@ -81,6 +82,7 @@ class Users(Protocol):
     def keep_end(self, effect: fx.FetchResult) -> Remembered | None: ...
     def revive(self) -> None: ...
     def go_down(self) -> None: ...
+    def suffer(self, effect: fx.SufferFault) -> None: ...
     def closed(self) -> None: ...
     def broken(self, bug: Bug) -> None: ...
 
@@ -101,6 +103,7 @@ class ClientThread(CoreThread):
         resolve: Callable[[], Candidates],
         whereabouts: Whereabouts,
         bulk_server: BulkServer,
+        cut: Cut,
     ) -> None:
         super().__init__("grid-client")
         self._core = core
@@ -115,6 +118,7 @@ class ClientThread(CoreThread):
         self._resolve = resolve
         self._whereabouts = whereabouts
         self._bulk_server = bulk_server
+        self._cut = cut
         self._resolving = False
         self.server: ServerThread
         self.pool: WorkerPool
@@ -229,6 +233,8 @@ class ClientThread(CoreThread):
                 self.do_later(self._call_server(effect))
             case fx.GoDownNow():
                 self._users.go_down()
+            case fx.SufferFault():
+                self._users.suffer(effect)
             case fx.Closed():
                 self._users.closed()
             case _:
@@ -272,7 +278,8 @@ class ClientThread(CoreThread):
     async def _dial(
         self, hello: Hello, *, wanted: str = "", through: PeerRef | None = None
     ) -> Connection:
-        return await dial(
+        self._check_cut()
+        connection = await dial(
             hello.intended,
             self._security,
             hello,
@@ -281,6 +288,24 @@ class ClientThread(CoreThread):
             wanted=wanted,
             through=through,
         )
+        try:
+            self._check_cut()
+        except DialFailed:
+            connection.close()
+            raise
+        return connection
+
+    def _check_cut(self) -> None:
+        if self._cut.active:
+            raise DialFailed("unreachable", "this peer is cut off")
+
+    def cut_off(self) -> None:
+        """On the thread: every connection to others is lost; the one to the own server is none."""
+        self._knocks.clear()
+        for number, link in list(self._links.items()):
+            if isinstance(link, Link):
+                link.close()
+                self._on_closed(number, "this peer is cut off")
 
     async def _probe(self, address: Address, claim: Claim | None) -> None:
         """A server looks for rivals (``claim``); whoever seeks greets as one who would join."""
@@ -340,7 +365,8 @@ class ClientThread(CoreThread):
             lambda _, reason: self._on_closed(number, reason),
         )
         self._knocks.clear()
-        self.take(ev.Connected(number, effect.address, connection.welcome))
+        through = effect.through.name if effect.through is not None else ""
+        self.take(ev.Connected(number, effect.address, connection.welcome, through))
 
     async def _call_server(self, effect: fx.CallServer) -> None:
         """Who waits there is served like one who dialled the data port."""

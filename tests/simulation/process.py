@@ -293,7 +293,13 @@ class Process:
                 self.auditor.rejected(self, effect.txn, Failure("bug", effect.message))
             case fx.ShowProgress():
                 self.auditor.progress(self, effect)
-            case fx.ShowPrinted() | fx.ShowStatus() | fx.GoDownNow() | fx.CallServer():
+            case (
+                fx.ShowPrinted()
+                | fx.ShowStatus()
+                | fx.GoDownNow()
+                | fx.CallServer()
+                | fx.SufferFault()
+            ):
                 pass
             case fx.Prepare():
                 self.shop.prepare(effect.assign)
