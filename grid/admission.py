@@ -26,6 +26,7 @@ from grid.messages import (
     NewReign,
     Reign,
     Retain,
+    TakeOver,
     TaskDone,
 )
 
@@ -62,6 +63,8 @@ def wrong_with_told(message: Message, seen: Reign) -> str:
             return f"it gave the range {message.start}..{message.stop}, which is no task"
         case Finished():
             return _wrong_record(message.record, (held for held, _ in message.holdings))
+        case TakeOver():
+            return _wrong_record(message.record, (held for held, _ in message.sources))
         case Retain():
             record = message.remembered.meta.record
             return _wrong_record(record, (held for held, _ in message.sources))

@@ -93,6 +93,11 @@ class Attempts:
         """The attempts that work for a record."""
         return [a for a, task in self._tasks.items() if task.assign.record == record]
 
+    def waiting(self) -> list[str]:
+        """The attempts that are not running yet."""
+        early = (Stage.PREPARING, Stage.READY)
+        return [a for a, task in self._tasks.items() if task.stage in early]
+
     def all(self) -> list[str]:
         return [a for a in self._tasks if a in self]
 

@@ -18,15 +18,16 @@ from grid.effects import (
     ClientEffect,
     Closed,
     CloseLink,
+    DrainSelf,
     DropOutput,
     DropOutputs,
-    FetchResult,
     ForgetTask,
     GiveUp,
     GoDownNow,
     Prepare,
     RunTask,
     Send,
+    ShowDrained,
     ShowPrinted,
     ShowStatus,
     SufferFault,
@@ -42,6 +43,7 @@ from grid.events import (
     Connected,
     DeadlineReached,
     DownRequested,
+    DrainRequested,
     EndRequested,
     EstateAdopted,
     FaultRequested,
@@ -71,6 +73,7 @@ from grid.events import (
     TermSurpassed,
 )
 from grid.failure_detector import FailureDetector
+from grid.fetches import Fetches
 from grid.holdings import Holdings
 from grid.messages import (
     Accepted,
@@ -79,6 +82,7 @@ from grid.messages import (
     Announce,
     AskClaims,
     AskDown,
+    AskDrain,
     AskFault,
     AskStatus,
     Assign,
@@ -86,6 +90,8 @@ from grid.messages import (
     CallBack,
     CancelTask,
     Claims,
+    Drained,
+    DrainNow,
     Drop,
     Ended,
     Failed,
@@ -94,11 +100,11 @@ from grid.messages import (
     Finished,
     FromClient,
     GoDown,
-    Held,
-    Holding,
     Join,
     Joined,
     Leave,
+    Leaving,
+    MayGo,
     Message,
     NewReign,
     PeerGone,
@@ -107,11 +113,11 @@ from grid.messages import (
     Progress,
     Redirect,
     Rejected,
-    Remembered,
     Retain,
     Status,
     Successors,
     Suffer,
+    TakeOver,
     TaskDone,
     TaskFailed,
     TaskReturned,
@@ -127,9 +133,6 @@ ADOPTERS = 4
 
 ADOPTED_TOLD_MAX = 100
 """Of how many dead neighbours a join tells: more than die between two servers."""
-
-RETAINED = "retained:"
-"""Prefix of the fetches that no transaction of ours asked for, but the server."""
 
 CLAIM_PERIODS = 10
 """Claims are asked for this often within the orphan time, so that one lost answer is no loss."""
@@ -160,12 +163,12 @@ class ClientCore:
         self.attempts = Attempts(me.peer, settings.slots)
         self.holdings = Holdings(settings.orphan_hold_seconds)
         self._detector = FailureDetector(settings.heartbeat_seconds, settings.silence_seconds)
-        self._fetching: dict[str, tuple[tuple[Holding, PeerRef], ...]] = {}
-        self._retained: dict[str, Remembered] = {}
+        self._fetches = Fetches(me.name, self.ownership, self.holdings)
         self._questions: list[FromClient] = []
         self._server: PeerRef | None = None
         self._adopt_at: list[float] = []
         self._adopted: dict[str, None] = {}
+        self._leave_by: float | None = None
         self._beat_at = 0.0
         self._claims_at = 0.0
         self._effects: list[ClientEffect] = []
@@ -191,6 +194,7 @@ class ClientCore:
             self.election.join_deadline,
             self.ownership.deadline(),
             self._adopt_at[0] if self._adopt_at else None,
+            self._leave_by,
         )
         return min(t for t in times if t is not None)
 
@@ -201,6 +205,12 @@ class ClientCore:
         """Tell the server, if there is one; else the next join says what still matters."""
         if self._server is not None and self.election.link is not None:
             self._do(Send(self.election.link, message) for message in messages)
+
+    def _act(self, outcome: tuple[list[ClientEffect], list[FromClient]]) -> None:
+        """Do what a part has decided, and say what it has to say."""
+        effects, messages = outcome
+        self._do(effects)
+        self._say(*messages)
 
     # -- events ------------------------------------------------------------------------
 
@@ -254,20 +264,22 @@ class ClientCore:
                 self._ask(AskStatus())
             case DownRequested():
                 self._ask(AskDown())
+            case DrainRequested():
+                self._ask(AskDrain(event.peer, event.seconds))
             case FaultRequested():
                 self._say(AskFault(event.peer, event.kind, event.seconds))
             case CloseRequested():
-                self._on_close()
+                self._on_close(event.seconds, now)
             case RecordAdopted():
                 self._say(*self.ownership.adopted(event.txn, event.meta))
             case RecordNotAdopted():
                 self.ownership.not_adopted(event.txn, now)
             case ResultFetched():
-                self._on_result_fetched(event, now)
+                self._act(self._fetches.fetched(event, now))
             case ResultMissing():
-                self._on_result_missing(event, now)
+                self._act(self._fetches.missing(event, now))
             case ResultUnkept():
-                self._on_result_unkept(event, now)
+                self._act(self._fetches.unkept(event, now))
             case InputsReady():
                 self.attempts.prepared(event.attempt)
                 self._start_tasks()
@@ -305,6 +317,7 @@ class ClientCore:
                 returning=self.election.members > 0
                 and (self.election.serving or former.id != self.election.reign.id),
                 doors=self._doors,
+                leaving=self._leave_by is not None,
                 through=event.through,
                 chaos=self.settings.chaos,
             ),
@@ -369,15 +382,38 @@ class ClientCore:
         self._do(effects)
         self._say(*messages)
 
-    def _on_close(self) -> None:
-        """Leave well: withdraw what is open, hand tasks back, leave outputs for adoption."""
+    # -- leaving -----------------------------------------------------------------------
+
+    def _on_close(self, seconds: float, now: float) -> None:
+        """Leave well: withdraw what is open, hand back what does not run yet, and go when the
+        server says that nobody needs more. It has until then to have others keep what we hold."""
         closing = Failure("cancelled", "its peer was closed before the result came")
-        effects, messages = self.ownership.withdraw_all(closing)
-        self._do(effects)
-        self._say(*messages, Leave())
+        self._act(self.ownership.withdraw_all(closing))
+        if self._leave_by is not None or not self._is_of_use():
+            self._go(well=self._leave_by is None)
+            return
+        self._leave_by = now + seconds
+        self.election.retire()
+        self._say(Leaving())
+        for attempt in self.attempts.waiting():
+            self._hand_back(attempt)
+
+    def _is_of_use(self) -> bool:
+        """Whether anybody could miss what this peer runs or holds."""
+        here = self.election.link is not None or self.election.members > 1
+        return here and bool(len(self.attempts) or self.holdings.records())
+
+    def _hand_back(self, attempt: str) -> None:
+        self.attempts.cancel(attempt)
+        self._do([ForgetTask(attempt)])
+        self._say(TaskReturned(attempt, "leaving"))
+
+    def _go(self, *, well: bool) -> None:
+        """Go now: what still runs is handed back, outputs are left for adoption."""
+        self._say(Leave())
         self._do(ForgetTask(attempt) for attempt in self.attempts.all())
         self._do(self.election.close())
-        self._do([Closed()])
+        self._do([Closed(well)])
 
     # -- tasks -------------------------------------------------------------------------
 
@@ -421,53 +457,6 @@ class ClientCore:
                 self._do([ForgetTask(attempt)])
         self._start_tasks()
 
-    # -- results -----------------------------------------------------------------------
-
-    def _on_result_fetched(self, event: ResultFetched, now: float) -> None:
-        """Results fetched become holdings of this peer too: the second copy latecomers may need."""
-        sources = self._fetching.pop(event.txn, ())
-        mine = tuple(holding for holding, _ in sources)
-        effects, messages = self.ownership.fetched(event.txn, sources)
-        retained = (
-            self._retained.pop(event.record, None) if event.txn.startswith(RETAINED) else None
-        )
-        if effects or retained is not None or event.kept is not None:
-            for holding in mine:
-                self.holdings.add(holding, (), now)
-            if (remembered := event.kept or retained) is not None:
-                self.holdings.remember(remembered, now)
-            self._say(Announce((Held(event.record, mine, (), event.kept),)))
-        else:
-            self._drop_fetched(mine)
-        self._do(effects)
-        self._say(*messages)
-
-    def _on_result_missing(self, event: ResultMissing, now: float) -> None:
-        sources = self._fetching.pop(event.txn, ())
-        effects, messages = self.ownership.missing(event.txn, event.missing, event.reason, now)
-        if not self.ownership.awaits_run(event.txn):
-            self._retained.pop(event.record, None)
-            self._drop_fetched(holding for holding, _ in sources)
-        self._do(effects)
-        self._say(*messages)
-
-    def _on_result_unkept(self, event: ResultUnkept, now: float) -> None:
-        """No room here for a result: its owner is told; one kept for latecomers is given up."""
-        self._drop_fetched(holding for holding, _ in self._fetching.pop(event.txn, ()))
-        self._retained.pop(event.record, None)
-        if withdrawal := self.ownership.unkept(event.txn, now):
-            self._say(*withdrawal)
-            return
-        failure = Failure("space", event.reason, peer=self.me.name)
-        effects, messages = self.ownership.failed(Failed(event.txn, event.record, failure))
-        self._do(effects)
-        self._say(*messages)
-
-    def _drop_fetched(self, fetched: Iterable[Holding]) -> None:
-        """Nobody waits for this result any more: remove what came of it."""
-        outputs = [holding.output for holding in fetched]
-        self._do(DropOutput(output) for output in outputs if output not in self.holdings)
-
     # -- messages of the server --------------------------------------------------------
 
     def _on_message(self, message: Message, now: float) -> None:  # noqa: C901 - one row a message
@@ -505,22 +494,23 @@ class ClientCore:
             case Progress():
                 self._do(self.ownership.progress(message, self.election.reign.term))
             case Finished():
-                self._fetch(self.ownership.finished(message))
+                self._do(self._fetches.note(self.ownership.finished(message)))
             case Failed():
                 effects, messages = self.ownership.failed(message)
-                self._fetch(effects)
+                self._do(self._fetches.note(effects))
                 self._say(*messages)
             case Ended():
                 self.ownership.ended(message)
             case Assign():
-                if self.attempts.add(message):
-                    self._do([Prepare(message)])
+                self._on_assign(message)
             case CancelTask():
                 self._cancel_tasks([message.attempt])
             case Drop():
                 self._on_drop(message)
             case Retain():
-                self._on_retain(message, now)
+                self._act(self._fetches.retain(message, now))
+            case TakeOver():
+                self._act(self._fetches.take_over(message))
             case Redirect():
                 self._server = None
                 self._do(self.election.redirected(message.address))
@@ -529,6 +519,13 @@ class ClientCore:
             case CallBack():
                 if self.election.server is not None:
                     self._do([CallServer(self.election.server, message.token)])
+            case MayGo():
+                if self._leave_by is not None:
+                    self._go(well=True)
+            case DrainNow():
+                self._do([DrainSelf(message.seconds)])
+            case Drained():
+                self._on_drained(message)
             case GoDown():
                 self._answered(AskDown())
                 self._do([GoDownNow()])
@@ -549,20 +546,19 @@ class ClientCore:
             self._do([CloseLink(self.election.link, reason)])
         self._on_server_lost(now)
 
-    def _fetch(self, effects: list[ClientEffect]) -> None:
-        for effect in effects:
-            if isinstance(effect, FetchResult):
-                self._fetching[effect.txn] = effect.holdings
-        self._do(effects)
+    def _on_assign(self, message: Assign) -> None:
+        if self._leave_by is not None:
+            self._say(TaskReturned(message.attempt, "leaving"))  # given before it was known
+        elif self.attempts.add(message):
+            self._do([Prepare(message)])
 
-    def _on_retain(self, message: Retain, now: float) -> None:
-        """Keep a result for latecomers; one who is asked as the second copy fetches it first."""
-        record = message.remembered.meta.record
-        absent = tuple(pair for pair in message.sources if pair[0].output not in self.holdings)
-        if absent:
-            self._retained[record] = message.remembered
-            self._fetch([FetchResult(f"{RETAINED}{record}", record, absent)])
-        self.holdings.remember(message.remembered, now)
+    def _on_drained(self, message: Drained) -> None:
+        self._questions = [
+            question
+            for question in self._questions
+            if not (isinstance(question, AskDrain) and question.peer == message.peer)
+        ]
+        self._do([ShowDrained(message)])
 
     def _on_drop(self, message: Drop) -> None:
         if not message.kinds:
@@ -582,7 +578,10 @@ class ClientCore:
         error = self.election.overdue(now)
         if error is not None:
             self._do([GiveUp(error)])
-            self._on_close()
+            self._go(well=True)
+            return
+        if self._leave_by is not None and now >= self._leave_by:
+            self._go(well=False)
             return
         if self._adopt_at and now >= self._adopt_at[0]:
             self._adopt_at.pop(0)
@@ -590,7 +589,7 @@ class ClientCore:
                 self._do([AdoptEstates()])
         self._do(self.election.due(now))
         effects, messages = self.ownership.due(now)
-        self._fetch(effects)
+        self._do(self._fetches.note(effects))
         self._say(*messages)
         if now >= self._beat_at:
             self._beat_at = now + self.settings.heartbeat_seconds

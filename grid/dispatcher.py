@@ -109,7 +109,9 @@ class Dispatcher:
             given = set(txn.calls_given.values())
             for peer, holding in txn.calls.items():
                 member = self._state.roster.named(peer)
-                if member is None or max(member.full_until, txn.call_pauses.get(peer, 0.0)) > now:
+                if member is None or member.departure is not None:
+                    continue
+                if max(member.full_until, txn.call_pauses.get(peer, 0.0)) > now:
                     continue
                 if holding is None and peer not in given:
                     attempt = self._attempt()

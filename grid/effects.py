@@ -10,6 +10,7 @@ from grid.messages import (
     Address,
     Assign,
     Claim,
+    Drained,
     Failover,
     Failure,
     Fault,
@@ -293,6 +294,13 @@ class GoDownNow:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainSelf:
+    """Someone asked that this peer leaves well within so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class SufferFault:
     """Someone tries how the grid stands faults, and this peer allows it. A fault of some length
     ends by itself."""
@@ -302,8 +310,18 @@ class SufferFault:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowDrained:
+    """The answer to ``DrainRequested``."""
+
+    drained: Drained
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
-    """All that leaving well asks for has been ordered; the thread may end."""
+    """All that leaving well asks for has been ordered; the thread may end. ``well``: nothing that
+    somebody needs goes with this peer."""
+
+    well: bool
 
 
 ClientEffect = (
@@ -338,6 +356,8 @@ ClientEffect = (
     | AdoptEstates
     | CallServer
     | GoDownNow
+    | DrainSelf
+    | ShowDrained
     | SufferFault
     | Closed
 )

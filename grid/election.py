@@ -153,6 +153,7 @@ class Election:
         self._loss: tuple[str, float] | None = None
         self.failovers: tuple[Failover, ...] = ()
         self._grab_at: float | None = None
+        self._retired = False
         self._resolve_at = 0.0
         self._pause_seconds = PATIENCE_SECONDS[0]
         self._followed_at = 0.0
@@ -397,7 +398,7 @@ class Election:
         seconds = self._pause_seconds
         self._pause_seconds = min(2 * seconds, PATIENCE_SECONDS[1])
         again = self._resolve(now)
-        if not self.settings.serves:
+        if not self.settings.serves or self._retired:
             return [*self._pause(seconds, now), *again]
         if self._grab_at is None:
             self._grab_at = now + self._places.rank_seconds(self._live, self._rng)
@@ -669,6 +670,10 @@ class Election:
         if self._ever_joined or self._born is None or self.phase is Phase.CLOSED:
             return None
         return self._born + self.settings.join_timeout
+
+    def retire(self) -> None:
+        """This peer is leaving: it follows whoever serves, and begins no reign of its own."""
+        self._retired = True
 
     def close(self) -> list[ClientEffect]:
         """End: leave the server, or end the reign. No redirect: the successors know their order."""

@@ -200,6 +200,14 @@ class DownRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainRequested:
+    """The user wants another peer to leave well within so many seconds."""
+
+    peer: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class FaultRequested:
     """The user wants the member ``peer`` to suffer this."""
 
@@ -210,7 +218,9 @@ class FaultRequested:
 
 @dataclass(frozen=True, slots=True)
 class CloseRequested:
-    pass
+    """Leave well within so many seconds; asked again, at once."""
+
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,12 +239,14 @@ class RecordNotAdopted:
 
 @dataclass(frozen=True, slots=True)
 class ResultFetched:
-    """All results of a transaction are in this peer's own store; ``kept`` is its end, if that is
-    on disk for good now."""
+    """All that was to be fetched is in this peer's own store. ``sizes`` sums it by partition, if
+    they are outputs of maps; ``kept`` is the end of the transaction, if that is on disk for good
+    now."""
 
     txn: str
     record: str
     kept: Remembered | None = None
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +344,7 @@ ClientEvent = (
     | EndRequested
     | StatusRequested
     | DownRequested
+    | DrainRequested
     | FaultRequested
     | CloseRequested
     | RecordAdopted

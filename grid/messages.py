@@ -340,6 +340,8 @@ class Join(Struct, frozen=True, tag=True):
     returning: bool = False
     doors: tuple[Address, ...] = ()
     """Where this peer would be found if it served, in order."""
+    leaving: bool = False
+    """It said ``Leaving`` to the server before."""
     through: Name = ""
     """The name of the peer that this link leads through; empty if it is direct."""
     chaos: bool = False
@@ -434,8 +436,20 @@ class LostOutputs(Struct, frozen=True, tag=True):
     missing: tuple[Output, ...]
 
 
+class Leaving(Struct, frozen=True, tag=True):
+    """I want to leave well: give me nothing more, and say ``MayGo`` when nobody needs what I am
+    running or what I alone hold."""
+
+
+class NotTaken(Struct, frozen=True, tag=True):
+    """These, which I was to take over, I could not fetch: ask somebody else."""
+
+    record: Name
+    outputs: tuple[Output, ...]
+
+
 class Leave(Struct, frozen=True, tag=True):
-    """I am leaving well: my attempts are handed back, my outputs are left for adoption."""
+    """I go now: my attempts are handed back, my outputs are left for adoption."""
 
 
 class AskStatus(Struct, frozen=True, tag=True):
@@ -450,6 +464,14 @@ class AskClaims(Struct, frozen=True, tag=True):
 
 class AskDown(Struct, frozen=True, tag=True):
     """End every peer that was started by ``grid up``."""
+
+
+class AskDrain(Struct, frozen=True, tag=True):
+    """Have this peer leave well, within so many seconds, if ``grid up`` started it; tell me how it
+    went (``Drained``)."""
+
+    peer: Name
+    seconds: Seconds
 
 
 class AskFault(Struct, frozen=True, tag=True):
@@ -613,6 +635,38 @@ class Retain(Struct, frozen=True, tag=True):
     sources: tuple[tuple[Holding, PeerRef], ...]
 
 
+class TakeOver(Struct, frozen=True, tag=True):
+    """A peer that leaves is the only one to hold these outputs, which are still needed: fetch them
+    from where they are, and announce them as yours."""
+
+    record: Name
+    sources: tuple[tuple[Holding, PeerRef], ...]
+
+
+class MayGo(Struct, frozen=True, tag=True):
+    """You that are leaving: nobody needs anything more of you."""
+
+
+class DrainNow(Struct, frozen=True, tag=True):
+    """Someone asked that you leave: do so well, within so many seconds, if ``grid up`` started
+    you."""
+
+    seconds: Seconds
+
+
+class Drained(Struct, frozen=True, tag=True):
+    """How a peer has left: how many tasks it finished and handed back meanwhile, how many bytes of
+    outputs others took over, and whether all was done in time. Without ``known`` it was not here:
+    it had left under an earlier server, or never was."""
+
+    peer: Name
+    known: bool = False
+    well: bool = False
+    finished: Count = 0
+    handed_back: Count = 0
+    passed_on: Bytes = 0
+
+
 class Redirect(Struct, frozen=True, tag=True):
     """This server abdicates: follow the one at this address."""
 
@@ -655,6 +709,7 @@ class MemberStatus(Struct, frozen=True):
     serving: bool
     visitor: bool
     held_bytes: Bytes
+    leaving: bool = False
     through: Name = ""
     chaos: bool = False
 
@@ -759,10 +814,13 @@ FromClient = (
     | TaskReturned
     | Announce
     | LostOutputs
+    | Leaving
+    | NotTaken
     | Leave
     | AskStatus
     | AskClaims
     | AskDown
+    | AskDrain
     | AskFault
     | Printed
 )
@@ -785,6 +843,10 @@ FromServer = (
     | CancelTask
     | Drop
     | Retain
+    | TakeOver
+    | MayGo
+    | DrainNow
+    | Drained
     | Redirect
     | Claims
     | CallBack

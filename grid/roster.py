@@ -2,11 +2,25 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from grid.messages import Address, Held, Holding, Kind, Output, PeerRef, Running, Successor
 
 SUCCESSORS_MAX = 8
 """Enough that some survive together with a server, few enough to tell everyone."""
+
+
+@dataclass(slots=True)
+class Departure:
+    """How far a member has come with leaving well. Tasks that ended since then are counted, and
+    the bytes of its outputs that others took over."""
+
+    finished: int = 0
+    handed_back: int = 0
+    passed_on: int = 0
+    remembered: dict[str, None] = field(default_factory=dict)
+    """The retained records that others were asked to remember in its place."""
+    may_go: bool = False
 
 
 @dataclass(slots=True)
@@ -33,13 +47,16 @@ class Member:
     unclaimed: dict[str, Running] = field(default_factory=dict)
     unclaimed_until: float = 0.0
     full_until: float = 0.0
+    departure: Departure | None = None
+    """Set when it wants to leave: it is given nothing more."""
 
     def keep(self, held: Held) -> None:
         """Note holdings that this member has announced."""
         for holding in held.holdings:
             self.keep_one(holding)
         if held.sizes:
-            self.sizes[held.record] = held.sizes
+            before = self.sizes.get(held.record, ())
+            self.sizes[held.record] = tuple(map(sum, zip_longest(before, held.sizes, fillvalue=0)))
 
     def keep_one(self, holding: Holding) -> None:
         outputs = self.held.setdefault(holding.output.record, {})
@@ -110,13 +127,13 @@ class Roster:
         return sum(member.returning for member in self)
 
     def slots(self) -> int:
-        return sum(member.slots for member in self)
+        return sum(member.slots for member in self if member.departure is None)
 
     def successors(self) -> tuple[Successor, ...]:
         """Who takes over, in order: the longest-lived first, spread over hosts."""
         by_host: dict[str, list[Successor]] = {}
         for member in self:
-            if member.serves and not member.local:
+            if member.serves and not member.local and member.departure is None:
                 successor = Successor(member.ref, member.doors)
                 by_host.setdefault(member.ref.host, []).append(successor)
         queues = list(by_host.values())

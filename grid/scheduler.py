@@ -33,7 +33,9 @@ class Choice:
 def open_members(state: ServerState, now: float) -> list[Member]:
     """The members that may be given something."""
     return [
-        m for m in state.roster if m.full_until <= now and len(m.assigned) < 2 * m.slots and m.slots
+        m
+        for m in state.roster
+        if m.full_until <= now and len(m.assigned) < 2 * m.slots and m.departure is None
     ]
 
 

@@ -22,12 +22,14 @@ from grid.events import (
     ServerEvent,
 )
 from grid.failure_detector import FailureDetector
+from grid.leaving import LeavingMembers
 from grid.messages import (
     BYTES_MAX,
     Acknowledge,
     Announce,
     AskClaims,
     AskDown,
+    AskDrain,
     AskFault,
     AskResult,
     AskStatus,
@@ -43,10 +45,12 @@ from grid.messages import (
     Join,
     Joined,
     Leave,
+    Leaving,
     LostOutputs,
     MemberStatus,
     Message,
     NewReign,
+    NotTaken,
     PeerGone,
     Printed,
     Redirect,
@@ -77,6 +81,7 @@ class ServerCore:
         self.state = ServerState(settings)
         self.dispatcher = Dispatcher(self.state)
         self.submissions = Submissions(self.state, self.dispatcher.owners, self.dispatcher.halt)
+        self.leaving = LeavingMembers(self.state, self.submissions.remember)
         self._detector = FailureDetector(settings.heartbeat_seconds, settings.silence_seconds)
         self._guests: dict[int, tuple[Hello, bool]] = {}
         self._successors: tuple[Successor, ...] = ()
@@ -99,6 +104,7 @@ class ServerCore:
         if not self._ended:
             self._on_time(now)
             self._settle_if_due(now)
+            self._let_go(event, now)
             self._count_quorum()
             if not self.state.lacking:
                 self.dispatcher.give(now)
@@ -212,6 +218,7 @@ class ServerCore:
                 self.submissions.acknowledge(member, message, now)
             case TaskDone():
                 self._on_task_done(member, message, now)
+                self.leaving.ended(member, message)
             case TaskFailed():
                 failed = self.dispatcher.failed(member, message)
                 if failed is not None:
@@ -220,6 +227,7 @@ class ServerCore:
                 unrunnable = self.dispatcher.returned(member, message, now)
                 if unrunnable is not None:
                     self.submissions.fail(*unrunnable)
+                self.leaving.ended(member, message)
             case Announce():
                 self._on_announce(member, message, now)
             case LostOutputs():
@@ -227,6 +235,13 @@ class ServerCore:
                     txn = self.dispatcher.lost_outputs(message)
                     if txn is not None:
                         self.submissions.reopen(txn)
+            case Leaving():
+                self.leaving.begin(member)
+                self._successors_changed()
+            case NotTaken():
+                self.leaving.not_taken(member, message)
+            case AskDrain():
+                self.leaving.ask(member, message)
             case Leave():
                 self._part(member, now, well=True)
             case AskClaims():
@@ -257,6 +272,8 @@ class ServerCore:
             join.through,
             join.chaos,
         )
+        if join.leaving:
+            self.leaving.begin(member)
         self.state.roster.add(member)
         if join.seen > self.state.reign:
             self.state.do(TellClient(join.seen))
@@ -347,6 +364,7 @@ class ServerCore:
     def _on_announce(self, member: Member, message: Announce, now: float) -> None:
         for held in message.held:
             self._take_held(member, held, now)
+            self.leaving.announced(member, held)
         if message.adopted:
             self._bury(message.adopted)
         self._advance_all()
@@ -365,12 +383,24 @@ class ServerCore:
     def _part(self, member: Member, now: float, *, well: bool = False) -> None:
         """A member is gone, well or not: its work goes to others, its estate to its neighbours."""
         self.state.roster.remove(member.link)
+        self.leaving.parted(member)
         self.dispatcher.part(member, now, well=well)
         self.submissions.part(member, now)
         for neighbour in self.state.roster.neighbours(member.ref.host):
             self.state.send(neighbour, PeerGone(member.ref.peer))
         self._successors_changed()
         self._advance_all()
+
+    def _let_go(self, event: ServerEvent, now: float) -> None:
+        """Look whether who is leaving may go; unless nothing happened that can have changed it."""
+        if isinstance(event, Received) and isinstance(event.message, Beat | Printed | AskStatus):
+            return
+        if isinstance(event, Received) and isinstance(event.message, TaskDone):
+            member = self.state.roster.at(event.link)
+            if member is None or member.departure is None:
+                return  # of the many tasks of others; the next heartbeat looks again
+        if self.leaving.review(now):
+            self._advance_all()
 
     def _successors_changed(self) -> None:
         successors = self.state.roster.successors()
@@ -460,6 +490,7 @@ class ServerCore:
             serving=member.local,
             visitor=not member.serves,
             held_bytes=min(member.held_bytes, BYTES_MAX),
+            leaving=member.departure is not None,
             through=member.through,
             chaos=member.chaos,
         )

@@ -98,6 +98,10 @@ class Settings:
     linger_seconds: float = 2.0
     """The most that ``close()`` waits for others to have what they need from this peer."""
 
+    drain_seconds: float = 60.0
+    """The most that ``drain()``, and ``grid up`` on SIGTERM, wait for tasks to end and for others
+    to have what they need: less than what supervisors give a process before they kill it."""
+
     task_seconds: float = 0.05
     """What a batch should take: long against a message, short against a failure."""
 

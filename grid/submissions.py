@@ -80,7 +80,8 @@ class Submissions:
                 self._postpone(member, message)
                 return None
             txn = self._state.registry.accept(message.meta, "", {})
-            txn.calls = {m.ref.peer: None for m in self._state.roster if m.slots}
+            able = (m for m in self._state.roster if m.slots and m.departure is None)
+            txn.calls = {m.ref.peer: None for m in able}
             return txn
         if message.meta.keeping is not None and not (self._state.settled or message.accepted):
             # It may be revived, and who holds some of it, or knows of its end, still be coming.
@@ -344,10 +345,20 @@ class Submissions:
         kinds = {holding.output.kind for holding, _ in results}
         others: list[Kind] = [kind for kind in txn.plans if kind not in kinds]
         self._drop(txn.meta.record, tuple(others))
+        self.remember(txn, now)
+
+    def remember(self, txn: Transaction, now: float) -> list[Member]:
+        """Have a retained result remembered by everyone who holds some of it and stays, by two at
+        least; return these, the first of those that have to fetch it before the others."""
+        assert txn.retained_until is not None
+        results = txn.results()
         holdings = tuple(holding for holding, _ in results)
+        seconds = max(0.0, txn.retained_until - now)
         remembered = Remembered(txn.name, txn.fingerprint, txn.meta, holdings, seconds, txn.skipped)
-        for member in self._keepers(results):
+        holders, others = self._keepers(results)
+        for member in (*holders, *others):
             self._state.send(member, Retain(remembered, self._sources(txn, member)))
+        return others + holders
 
     def _retain_kept(self, txn: Transaction, now: float) -> None:
         """Every keeper has the end on its disk: whoever asks may know, and nobody else need hold
@@ -381,13 +392,16 @@ class Submissions:
             return txn.state
         return "failed" if txn.state == "failed" else "retained"
 
-    def _keepers(self, results: list[tuple[Holding, tuple[str, ...]]]) -> list[Member]:
+    def _keepers(
+        self, results: list[tuple[Holding, tuple[str, ...]]]
+    ) -> tuple[list[Member], list[Member]]:
         """Everyone who holds some of a result; and more, until two of them are there to stay."""
         names = dict.fromkeys(peer for _, peers in results for peer in peers)
-        keepers = [m for m in map(self._state.roster.named, names) if m is not None]
-        wanting = 2 - sum(m.serves for m in keepers)
-        others = [m for m in self._state.roster if m.serves and m not in keepers]
-        return keepers + others[: max(0, wanting)]
+        staying = [m for m in self._state.roster if m.departure is None]
+        holders = [m for m in staying if m.ref.peer in names]
+        wanting = 2 - sum(m.serves for m in holders)
+        others = [m for m in staying if m.serves and m.ref.peer not in names]
+        return holders, others[: max(0, wanting)]
 
     def end(self, txn: Transaction) -> None:
         """Forget a transaction; its outputs and attempts go everywhere."""

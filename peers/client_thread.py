@@ -26,6 +26,7 @@ from grid.messages import (
     Address,
     Assign,
     Claim,
+    Drained,
     Failure,
     Hello,
     Message,
@@ -82,8 +83,10 @@ class Users(Protocol):
     def keep_end(self, effect: fx.FetchResult) -> Remembered | None: ...
     def revive(self) -> None: ...
     def go_down(self) -> None: ...
+    def drain(self, seconds: float) -> None: ...
+    def show_drained(self, drained: Drained) -> None: ...
+    def closed(self, well: bool) -> None: ...
     def suffer(self, effect: fx.SufferFault) -> None: ...
-    def closed(self) -> None: ...
     def broken(self, bug: Bug) -> None: ...
 
 
@@ -233,10 +236,14 @@ class ClientThread(CoreThread):
                 self.do_later(self._call_server(effect))
             case fx.GoDownNow():
                 self._users.go_down()
+            case fx.DrainSelf():
+                self._users.drain(effect.seconds)
+            case fx.ShowDrained():
+                self._users.show_drained(effect.drained)
             case fx.SufferFault():
                 self._users.suffer(effect)
             case fx.Closed():
-                self._users.closed()
+                self._users.closed(effect.well)
             case _:
                 assert_never(effect)
 
@@ -548,7 +555,8 @@ class ClientThread(CoreThread):
             log.warning("cannot keep the end of a detached transaction: %s", error)
             self.post(ev.ResultUnkept(effect.txn, effect.record, str(error)))
         else:
-            self.post(ev.ResultFetched(effect.txn, effect.record, kept))
+            sizes = self._store.sizes(held.output for held, _ in effect.holdings)
+            self.post(ev.ResultFetched(effect.txn, effect.record, kept, sizes))
 
     def _adopt_estates(self) -> None:
         """On a data thread. Whatever is revived finds the outputs that were left announced."""

@@ -31,7 +31,15 @@ from grid.errors import (
     ProtocolError,
 )
 from grid.job import Job
-from grid.messages import Address, FetchRecord, Keeping, PeerRef, Remembered, Status
+from grid.messages import (
+    Address,
+    Drained,
+    FetchRecord,
+    Keeping,
+    PeerRef,
+    Remembered,
+    Status,
+)
 from grid.pickling import show
 from peers import detached
 from peers.addresses import host_id, listen_hosts, probe_hosts
@@ -72,9 +80,12 @@ OPEN_TRANSACTIONS_MAX = 10_000
 
 
 class Engine:
-    """Everything of one started peer. ``on_down`` is called when the grid is asked to go down."""
+    """Everything of one started peer. ``on_down`` is called when the grid is asked to go down; or
+    this peer to leave, then with the seconds it has."""
 
-    def __init__(self, configuration: Configuration, on_down: Callable[[], None]) -> None:
+    def __init__(
+        self, configuration: Configuration, on_down: Callable[[float | None], None]
+    ) -> None:
         self.configuration = configuration
         self.settings = configuration.settings
         self.role: fx.RoleChanged | None = None
@@ -89,6 +100,8 @@ class Engine:
         self._delivered: weakref.WeakSet[Transaction] = weakref.WeakSet()
         self._room = threading.BoundedSemaphore(OPEN_TRANSACTIONS_MAX)
         self._askers: list[Future[Status]] = []
+        self._drain_askers: dict[str, list[Future[Drained]]] = {}
+        self.left_well = False
         security = secure(
             self.settings.grid,
             password=configuration.password,
@@ -206,13 +219,18 @@ class Engine:
             self.close()
             raise self._error or CannotJoin("the client thread did not answer; see its log")
 
-    def close(self) -> None:
-        """Leave well and end every thread, process, port and folder. May be repeated."""
+    def close(self, seconds: float | None = None) -> bool:
+        """Leave well and end every thread, process, port and folder. May be repeated.
+
+        Others have so many seconds (``linger_seconds``) to get what they need from here; whoever
+        calls this meanwhile ends the waiting. Return whether they have got it.
+        """
+        limit = self.settings.linger_seconds if seconds is None else seconds
+        self.client.post(ev.CloseRequested(limit))
         with self._closing:
             if self._closed.is_set() and not self._transactions and self.role is None:
-                return
-            self.client.post(ev.CloseRequested())
-            self._closed.wait(CLOSE_SECONDS)
+                return self.left_well
+            self._closed.wait(limit + CLOSE_SECONDS)
             self.client.stop()
             self.server.stop()
             if self._trace is not None:
@@ -230,6 +248,7 @@ class Engine:
                 transaction._fail(PeerClosed(f"{self.me.name} was closed before the result came"))
             self._transactions.clear()
             self.role = None
+            return self.left_well
 
     def filenos(self) -> list[int]:
         """Every open descriptor, for a forked child to close."""
@@ -376,6 +395,13 @@ class Engine:
         """Ask the grid to go down."""
         self.client.post(ev.DownRequested())
 
+    def ask_drain(self, peer: str, seconds: float) -> Future[Drained]:
+        """Ask that another peer leaves well."""
+        asked: Future[Drained] = Future()
+        self.client.call(self._drain_askers.setdefault(peer, []).append, asked)
+        self.client.post(ev.DrainRequested(peer, seconds))
+        return asked
+
     # -- what the client thread tells (``peers.client_thread.Users``) ---------------------
 
     def show_role(self, effect: fx.RoleChanged) -> None:
@@ -517,9 +543,17 @@ class Engine:
         self.detached.revive()
 
     def go_down(self) -> None:
-        self._callbacks.give(self._on_down)
+        self._callbacks.give(lambda: self._on_down(None))
 
-    def closed(self) -> None:
+    def drain(self, seconds: float) -> None:
+        self._callbacks.give(lambda: self._on_down(seconds))
+
+    def show_drained(self, drained: Drained) -> None:
+        for asked in self._drain_askers.pop(drained.peer, []):
+            asked.set_result(drained)
+
+    def closed(self, well: bool) -> None:
+        self.left_well = well
         self._closed.set()
 
     def broken(self, bug: Bug) -> None:

@@ -6,6 +6,7 @@ and submits jobs. There is nothing else to start.
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,7 +14,7 @@ from typing import Any, Self
 
 from grid.errors import Misuse, PeerClosed
 from grid.job import Job
-from grid.messages import MemberStatus, TransactionStatus
+from grid.messages import Drained, MemberStatus, TransactionStatus
 from grid.settings import check_name
 from peers import forking, submission
 from peers.configuration import configure
@@ -66,7 +67,9 @@ class Peer:
         self._engine: Engine | None = None
         self._starting = threading.Lock()
         self._closed = False
+        self._leaving: Engine | None = None
         self._went_down = threading.Event()
+        self._drain_seconds: float | None = None
         forking.watch(self)
         if start:
             self._started()
@@ -194,20 +197,51 @@ class Peer:
         """Ask every peer that waits in ``wait_until_down`` (as ``grid up`` does) to leave."""
         self._started().ask_down()
 
+    def ask_drain(self, peer: str, seconds: float) -> Future[Drained]:
+        """Ask the peer of this id to leave well within so many seconds, if it waits in
+        ``wait_until_down``. The future tells how it has left."""
+        return self._started().ask_drain(peer, seconds)
+
     def wait_until_down(self, timeout: float | None = None) -> bool:
-        """Wait until the grid is asked to go down; tell whether it was."""
+        """Wait until the grid is asked to go down, or this peer to leave; tell whether it was."""
         return self._went_down.wait(timeout)
+
+    @property
+    def drain_seconds(self) -> float | None:
+        """How long this peer was given to leave well, if it was asked to (``grid drain``)."""
+        return self._drain_seconds
+
+    def _on_down(self, seconds: float | None) -> None:
+        self._drain_seconds = seconds
+        self._went_down.set()
 
     # -- life --------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Leave well: withdraw what is open here, hand tasks back, leave outputs to others. May be
-        repeated; the peer cannot be used afterwards."""
+        """Leave well: withdraw what is open here, hand tasks back, and have others take over what
+        they need, for at most ``linger_seconds``. The peer cannot be used afterwards. Called again
+        meanwhile, from another thread, it leaves at once."""
+        self._leave(None)
+
+    def drain(self, seconds: float | None = None) -> bool:
+        """Close, but take so many seconds (``drain_seconds``, 60) to end the tasks that run here
+        for others, and to pass on their outputs.
+
+        Return whether nothing that the grid needs went with this peer.
+        """
+        return self._leave(
+            self._configuration.settings.drain_seconds if seconds is None else seconds
+        )
+
+    def _leave(self, seconds: float | None) -> bool:
         self._closed = True
         with self._starting:
-            engine, self._engine = self._engine, None
-        if engine is not None:
-            engine.close()
+            if self._engine is not None:
+                self._leaving, self._engine = self._engine, None
+            engine = self._leaving
+        well = engine.close(seconds) if engine is not None else True
+        self._leaving = None
+        return well
 
     def _started(self) -> Engine:
         """Return the running engine, started now if this is the first use."""
@@ -215,7 +249,7 @@ class Peer:
             if self._closed:
                 raise PeerClosed(f"{self!r} is closed; make a new Peer")
             if self._engine is None:
-                engine = Engine(self._configuration, self._went_down.set)
+                engine = Engine(self._configuration, self._on_down)
                 engine.start()
                 self._engine = engine
             return self._engine
@@ -224,7 +258,7 @@ class Peer:
         """See ``peers.forking``."""
         self._starting = threading.Lock()
         self._went_down = threading.Event()
-        engine, self._engine = self._engine, None
+        engine, self._engine, self._leaving = self._engine or self._leaving, None, None
         if engine is None:
             return None, []
         places = (engine.store.folder, engine.detached.folder.absolute())

@@ -122,6 +122,12 @@ class Store:
         """Return what this peer holds, own and adopted, from the headers on disk."""
         return _held(path for folder in self._owned_folders() for path in _sealed_files(folder))
 
+    def sizes(self, outputs: Iterable[Output]) -> tuple[int, ...]:
+        """Sum the bytes of these outputs of one record's maps, by partition."""
+        paths = [self.path_of(output) for output in outputs if output.kind == "map"]
+        held = _held(path for path in paths if path is not None)
+        return held[0].sizes if held else ()
+
     def path_of(self, output: Output) -> Path | None:
         """Return where this peer keeps the whole segment of ``output``, or ``None``."""
         name = segment_name(output)

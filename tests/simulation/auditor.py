@@ -60,6 +60,8 @@ class Auditor:
         self.calm = True
         """Whether nothing but deaths befell one host: then no output was lost, for its neighbours
         have adopted it."""
+        self.gentle = True
+        """Whether nobody went but by leaving well: then no output was lost, on any host."""
         self._metas: dict[str, RecordMeta] = {}
         self._sealed: dict[tuple[str, Kind], list[Sealed]] = {}
         self._reigns: dict[str, Reign] = {}

@@ -45,6 +45,13 @@ MIXES: dict[str, dict[str, int]] = {
         "late_submit": 4,
         "new": 1,
     },
+    "caretakers": {
+        "drain": 3,
+        "rolling": 2,
+        "leave": 2,
+        "new": 3,
+        "late_submit": 1,
+    },
     "all": {
         "kill": 2,
         "kill_server": 3,
@@ -70,9 +77,14 @@ MIXES: dict[str, dict[str, int]] = {
         "ask": 1,
         "late_submit": 1,
         "leave": 1,
+        "drain": 1,
+        "rolling": 1,
         "new": 3,
     },
 }
+
+ROLL_SECONDS = 0.1
+"""How often a caretaker looks whether a peer has left, and may start the next."""
 
 
 class Misfortunes:
@@ -84,6 +96,7 @@ class Misfortunes:
         self._rng = rng
         self._left = 0
         self._extra = 0
+        self._rolls = 0
         self._mix = MIXES[scenario.shape.mix]
 
     # -- when --------------------------------------------------------------------------
@@ -100,7 +113,7 @@ class Misfortunes:
     def over(self) -> bool:
         """Nothing more will happen: all has struck, and everything is submitted."""
         jobs = self._scenario.auditor.jobs
-        return self._left == 0 and jobs >= self._scenario.shape.jobs
+        return self._left == 0 and self._rolls == 0 and jobs >= self._scenario.shape.jobs
 
     def _next(self, seconds: float) -> None:
         if self._left > 0:
@@ -156,7 +169,9 @@ class Misfortunes:
         victim.kill()
 
     def _kill(self) -> None:
-        self._kill_one(self._anyone())
+        """Kill anyone, also one who is about to leave."""
+        awake = [process for process in self._world.processes if process.awake]
+        self._kill_one(self._rng.choice(awake))
 
     def _kill_server(self) -> None:
         self._kill_one(self._server())
@@ -197,6 +212,37 @@ class Misfortunes:
         if len(self._living()) < 2:
             self._new()
         self._anyone().leave()
+
+    def _drain(self) -> None:
+        """One leaves and takes its time."""
+        if len(self._living()) < 2:
+            self._new()
+        self._anyone().leave(self._scenario.settings.drain_seconds)
+
+    def _rolling(self) -> None:
+        """All leave, one after another, and as many start anew on their hosts."""
+        if len(self._living()) < 2:
+            self._new()
+        self._rolls += 1
+        self._roll(self._living())
+
+    def _roll(self, waiting: list[Process]) -> None:
+        waiting = [process for process in waiting if process.awake]
+        if not waiting:
+            self._rolls -= 1
+            return
+        first = waiting[0]
+        if not first.closing:
+            first.leave(self._scenario.settings.drain_seconds)
+
+        def look() -> None:
+            if first.awake:
+                self._world.at(ROLL_SECONDS, look)
+                return
+            self._scenario.add_peer(first.host.name)
+            self._world.at(ROLL_SECONDS, lambda: self._roll(waiting[1:]))
+
+        look()
 
     def _new(self) -> None:
         self._scenario.add_peer()

@@ -85,6 +85,7 @@ class Process:
     def kill(self) -> None:
         """SIGKILL: ports and links close, the folder stays."""
         self.world.note(self.name, "is killed")
+        self.auditor.gentle = False
         self._end()
 
     def _end(self) -> None:
@@ -98,16 +99,17 @@ class Process:
                 link.close(None, "the one between has ended")
         self.auditor.owner_died(self)
 
-    def leave(self) -> None:
-        """The user closes the peer."""
+    def leave(self, seconds: float | None = None) -> None:
+        """The user closes the peer, which may take so long about it."""
         self.world.note(self.name, "is closed")
         self.closing = True
-        self.tell(ev.CloseRequested())
+        self.tell(ev.CloseRequested(self.settings.linger_seconds if seconds is None else seconds))
 
     def disturb(self) -> None:
         """Note that more than death befalls the grid."""
         self.disturbed = True
         self.auditor.calm = False
+        self.auditor.gentle = False
 
     def slow_down(self, factor: float) -> None:
         """From now on everything takes longer to arrive here."""
@@ -301,6 +303,8 @@ class Process:
                 | fx.SufferFault()
             ):
                 pass
+            case fx.DrainSelf() | fx.ShowDrained():
+                pass
             case fx.Prepare():
                 self.shop.prepare(effect.assign)
             case fx.RunTask():
@@ -314,7 +318,8 @@ class Process:
             case fx.AdoptEstates():
                 self.shop.adopt_estates()
             case fx.Closed():
-                self.world.note(self.name, "has left")
+                self.world.note(self.name, "has left" if effect.well else "leaves in haste")
+                self.auditor.gentle = self.auditor.gentle and effect.well
                 self._end()
             case _:
                 assert_never(effect)

@@ -139,7 +139,10 @@ class Scenario:
         return self.shape.items * self.shape.task_seconds / slots
 
     def living(self) -> list[Process]:
-        return [process for process in self.world.processes if process.awake]
+        """Those that are not about to leave."""
+        return [
+            process for process in self.world.processes if process.awake and not process.closing
+        ]
 
     # -- what happens ------------------------------------------------------------------
 

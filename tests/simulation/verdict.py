@@ -38,7 +38,8 @@ class Verdict:
         return next(iter(self._left()), None) is None
 
     def check_end(self) -> None:
-        """P2: what a living owner submitted has ended. P4: deaths alone repeat nothing. P5."""
+        """P2: what a living owner submitted has ended. P4: deaths alone repeat nothing, nor do
+        peers that leave well. P5."""
         self._ended_at = self.world.now
         for case in self._open:
             self.world.violation(f"P2 {case.txn} of {case.process.name} never ended")
@@ -46,6 +47,9 @@ class Verdict:
             if case.again and self.auditor.calm:
                 again = f"{case.again} finished tasks ran again for {case.txn}"
                 self.world.violation(f"P4 {again}, though nothing but deaths befell the grid")
+            elif case.again and self.auditor.gentle:
+                again = f"{case.again} finished tasks ran again for {case.txn}"
+                self.world.violation(f"P4 {again}, though all who went left well")
         divided = self._who_serves()
         if divided:
             self.world.violation(f"P5 {divided}")

@@ -74,6 +74,8 @@ class Narrated(Process):
                 return f"has adopted what {self._name(dead)} left: {listed(outputs)}"
             case m.Acknowledge():
                 return f"wants nothing more of {message.txn}"
+            case m.Leaving():
+                return "wants to leave"
             case m.Leave():
                 return "leaves"
             case _:
@@ -117,6 +119,11 @@ class Narrated(Process):
                 return [f"tells {to} to stop a task"]
             case m.Redirect():
                 return [f"sends {to} to {message.address}"]
+            case m.TakeOver():
+                taken = [task(held.output) for held, _ in message.sources]
+                return [f"asks {to} to take over {listed(taken)}"]
+            case m.MayGo():
+                return [f"lets {to} go"]
             case m.Retain():
                 return [f"asks {to} to keep the result of {message.remembered.meta.record}"]
             case _:

@@ -67,8 +67,17 @@ def named_transaction_with_a_latecomer(stage: Stage) -> None:
 
 
 def peer_leaves_well(stage: Stage) -> None:
-    """A peer is closed in the middle of a job: its outputs stay, its task goes to another."""
+    """A peer is closed in the middle of a job: it ends its task, a neighbour adopts its outputs."""
     _, leaver, owner = three(stage)
+    stage.submit(owner, 6)
+    stage.wait(0.15)
+    leaver.leave()
+    stage.wait(3.0)
+
+
+def host_leaves_well(stage: Stage) -> None:
+    """The only peer of a host is closed: others take over its outputs before it goes."""
+    _, leaver, owner = three_hosts(stage, "a", "b", "c")
     stage.submit(owner, 6)
     stage.wait(0.15)
     leaver.leave()
@@ -156,6 +165,7 @@ STORIES: dict[str, Callable[[Stage], None]] = {
         owner_dies,
         named_transaction_with_a_latecomer,
         peer_leaves_well,
+        host_leaves_well,
         server_dies_twice,
         unlisted_host_takes_over,
         cut_from_the_server_alone,

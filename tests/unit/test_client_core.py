@@ -364,12 +364,11 @@ def test_outputs_that_nobody_claims_for_long_are_dropped_and_the_server_hears_of
 
 def test_closing_withdraws_leaves_and_stops_in_this_order(desk: Desk) -> None:
     submit(desk)
-    desk.hear(assign("1"))
-    effects = desk.step(CloseRequested())
+    effects = desk.step(CloseRequested(2.0))
     assert desk.said == [Cancel("t", "r", False), Leave()]
     kinds = [type(effect) for effect in effects]
     assert kinds[0] is Reject
-    assert kinds.index(ForgetTask) < kinds.index(CloseLink) < kinds.index(Closed)
+    assert kinds.index(CloseLink) < kinds.index(Closed)
     assert desk.core.next_deadline() is None
     assert desk.step(DeadlineReached()) == []
 
