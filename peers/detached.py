@@ -176,13 +176,20 @@ class Detached:
                 case "items":
                     journal.add_items(record, request.first, request.count, body)
                 case "whole":
-                    self._own(journal.complete(record), 0.0)
+                    self._take(journal.complete(record))
                 case "withdrawn":
                     journal.discard(record)
         except NotKept as error:
             log.warning("cannot keep detached %s: %s", record, error)
             raise NotHere(str(error)) from error
         return []
+
+    def _take(self, found: Entry | Remembered) -> None:
+        """See a transaction through, or keep its end."""
+        if isinstance(found, Remembered):
+            self._post(ev.EstateAdopted("", (_held(found),)))
+        else:
+            self._own(found, 0.0)
 
     def _own(self, entry: Entry, after_seconds: float) -> None:
         """Own what the journal keeps, on the grid."""
@@ -227,9 +234,8 @@ class Detached:
         except NotKept as error:
             self._warn(error)
             return
-        held = tuple(Held(end.meta.record, end.holdings, (), end) for end in ended)
-        if held:
-            self._post(ev.EstateAdopted("", held))
+        if ended:
+            self._post(ev.EstateAdopted("", tuple(map(_held, ended))))
 
     def keep_end(self, effect: fx.FetchResult) -> Remembered | None:
         """Put the end of a transaction on disk; its segments are in the store. Return it, with its
@@ -268,6 +274,11 @@ class Detached:
     def touch(self) -> None:
         """Note in the journal that what is kept here is alive."""
         self._journal().touch()
+
+
+def _held(end: Remembered) -> Held:
+    """An end as its keeper announces it."""
+    return Held(end.meta.record, end.holdings, (), end)
 
 
 def with_key(failure: Failure, key: str) -> Failure:

@@ -192,9 +192,12 @@ class Journal:
                 (record, first, count, data, sign),
             )
 
-    def complete(self, record: str) -> Entry:
-        """All items have been written: from now on the entry is this peer's to see through."""
+    def complete(self, record: str) -> Entry | Remembered:
+        """All items have been written: from now on the entry is this peer's to see through. Where
+        another peer of this host had it, it may even have ended."""
         with self._writing() as database:
+            if self._state(record) == "ended":
+                return self._ending(record).remembered
             entry, _ = self._entry(record)
             there = self._count_items(record)
             if there != entry.meta.items:

@@ -145,7 +145,11 @@ def test_a_second_keeper_of_the_host_needs_only_join(opening: Open) -> None:
     assert second.begin(made, b"head"), "it is whole already"
     assert second.complete("r") == made
     first.close()
-    assert opening("c").adopt() == ([], []), "the second keeps it still"
+    third = opening("c")
+    assert third.adopt() == ([], []), "the second keeps it still"
+    kept = second.finish(ending(), [])
+    assert third.begin(made, b"head")
+    assert third.complete("r") == kept, "one that comes late keeps the end"
 
 
 def test_the_end_is_kept_with_its_result_and_without_its_items(
