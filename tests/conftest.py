@@ -1,4 +1,4 @@
-"""The witness grid, which lives while other tests run."""
+"""The witness grid, which lives while other tests run; and who shares a process with it."""
 
 from collections.abc import Iterator
 
@@ -16,3 +16,11 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Witness]:
         yield grid
     finally:
         grid.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where tests are shared out to several processes, the simulator's and the one that asks the
+    witness go to the same, in this order: so the witness lives beside the simulator, and once."""
+    for item in items:
+        if item.path.parent.name in ("simulation", "witness"):
+            item.add_marker(pytest.mark.xdist_group("witness"))
