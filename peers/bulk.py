@@ -33,6 +33,7 @@ from grid.messages import (
     Parcel,
     PeerRef,
 )
+from peers.chaos import Cut
 from peers.reach import PIECE_BYTES, Line, Reach, read_exactly, read_frame, why
 from peers.security import Security
 from peers.transport import DialFailed
@@ -69,11 +70,18 @@ class Unreachable(OSError):
 
 class BulkClient:
     """Fetches from other peers. ``grid`` and ``name`` are what it says in its hello;
-    ``whereabouts`` tell whether there is a server to go through (``peers/reach.py``)."""
+    ``whereabouts`` tell whether there is a server to go through (``peers/reach.py``); while this
+    peer is ``cut`` off, nobody can be reached."""
 
     def __init__(
-        self, security: Security, grid: str, name: str, whereabouts: Whereabouts | None = None
+        self,
+        security: Security,
+        grid: str,
+        name: str,
+        whereabouts: Whereabouts | None = None,
+        cut: Cut | None = None,
     ) -> None:
+        self._cut = cut or Cut()
         self._reach = Reach(security, grid, name, whereabouts)
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, Address], list[Line]] = {}
@@ -111,8 +119,12 @@ class BulkClient:
 
     def close(self) -> None:
         """Close every connection; a fetch under way raises ``Unreachable``. May be repeated."""
+        self._closed = True
+        self.cut_off()
+
+    def cut_off(self) -> None:
+        """Close every connection; a fetch under way ends."""
         with self._lock:
-            self._closed = True
             idle = [line for lines in self._idle.values() for line in lines]
             self._idle.clear()
             busy = [line for line in self._lines if line not in idle]
@@ -173,6 +185,8 @@ class BulkClient:
             self._lines[line] = None
             closed = self._closed
         try:
+            if self._cut.active:
+                raise DialFailed("unreachable", "this peer is cut off")
             if closed:
                 raise ConnectionAbortedError("this peer is closing")
             self._reach.connect(line, holder, timeout)

@@ -130,6 +130,14 @@ class BulkServer:
         """Serve the far end of this plain socket as if it had dialled this port."""
         self._doorman.bring(raw)
 
+    def cut_off(self, seconds: float) -> None:
+        """End every connection, and answer nobody for so long."""
+        self._doorman.rest(seconds)
+        try:
+            self._doorman.loop.call_soon_threadsafe(self._hang_up)
+        except RuntimeError:
+            pass  # the loop is closed: stopped before
+
     def close(self) -> None:
         """Free the port, end every connection and join the threads. May be repeated."""
         self._closing = True
@@ -179,6 +187,13 @@ class BulkServer:
         self._busy[connection] = None
         self._parked.pop(connection).cancel()
         self._crew.give(connection)
+
+    def _hang_up(self) -> None:
+        for connection, timer in list(self._parked.items()):
+            timer.cancel()
+            self._retire(connection)
+        for connection in list(self._busy):
+            wake(connection.sock)
 
     def _retire(self, connection: Connection) -> None:
         self._doorman.loop.remove_reader(connection.sock)

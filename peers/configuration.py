@@ -40,6 +40,7 @@ _VARIABLES: dict[str, type] = {
     "silence_seconds": float,
     "heartbeat_seconds": float,
     "join_timeout": float,
+    "quorum": int,
 }
 """What ``GRID_<NAME>`` may set. ``GRID_PASSWORD`` is read where keys are, and nowhere else."""
 

@@ -147,6 +147,13 @@ class Doorman:
         except RuntimeError:  # the loop is closed: stopped before
             self._turn_brought_away()
 
+    def rest(self, seconds: float) -> None:
+        """Answer nobody for so long; who knocks meanwhile is left to the kernel. For any thread."""
+        try:
+            self.loop.call_soon_threadsafe(self._answer_nobody, seconds)
+        except RuntimeError:
+            pass  # the loop is closed: stopped before
+
     def filenos(self) -> list[int]:
         """The open descriptors, for a forked child to close. Takes no lock."""
         own = loop_filenos(self._loop) if self._loop is not None else []
@@ -205,6 +212,14 @@ class Doorman:
         loop = self.loop
         loop.remove_reader(listener)
         loop.call_later(_REST_SECONDS, loop.add_reader, listener, self._on_knock, listener)
+
+    def _answer_nobody(self, seconds: float) -> None:
+        loop = self.loop
+        for listener in self._listeners:
+            loop.remove_reader(listener)
+            loop.call_later(seconds, loop.add_reader, listener, self._on_knock, listener)
+        while self._pending:
+            self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         task = next(iter(self._pending))

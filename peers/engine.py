@@ -34,6 +34,7 @@ from grid.job import Job
 from grid.messages import (
     Address,
     Drained,
+    Fault,
     FetchRecord,
     Keeping,
     PeerRef,
@@ -46,6 +47,7 @@ from peers.addresses import host_id, listen_hosts, probe_hosts
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.bulk_server import BulkServer
 from peers.candidates import LOOKUP_SECONDS, Resolver, reachable_as
+from peers.chaos import Cut, suffer
 from peers.client_thread import ClientThread
 from peers.configuration import Configuration
 from peers.crew import Crew
@@ -129,6 +131,7 @@ class Engine:
         self.records = Records(self.store, configuration.name)
         self._relay = Relay()
         self.whereabouts = Whereabouts()
+        self._cut = Cut()
         voucher = Voucher(
             security, self.settings.grid, configuration.name, self.whereabouts, self._relay
         )
@@ -157,7 +160,7 @@ class Engine:
         place = f"{self.store.place} {journals.absolute()}"  # both are shared, or they are far
         self.me = PeerRef(security.peer_id, configuration.name, host_id(place), data)
         self._bulk_client = BulkClient(
-            security, self.settings.grid, configuration.name, self.whereabouts
+            security, self.settings.grid, configuration.name, self.whereabouts, self._cut
         )
         self._crew: Crew[Callable[[], None]] = Crew("grid-data", _call, DATA_THREADS_MAX)
         self._callbacks: Crew[Callable[[], None]] = Crew("grid-callbacks", self._call_back, 1)
@@ -172,6 +175,7 @@ class Engine:
             resolver.resolve,
             self.whereabouts,
             self._bulk_server,
+            self._cut,
         )
         self.server = ServerThread(
             self.settings,
@@ -182,6 +186,7 @@ class Engine:
             self.client.post,
             self._relay,
             voucher,
+            self._cut,
         )
         self.client.trace = self.server.trace = self._trace
         self.client.server = self.server
@@ -395,6 +400,10 @@ class Engine:
         """Ask the grid to go down."""
         self.client.post(ev.DownRequested())
 
+    def ask_fault(self, peer: str, kind: Fault, seconds: float) -> None:
+        """Have a member suffer a fault, if it allows that."""
+        self.client.post(ev.FaultRequested(peer, kind, seconds))
+
     def ask_drain(self, peer: str, seconds: float) -> Future[Drained]:
         """Ask that another peer leaves well."""
         asked: Future[Drained] = Future()
@@ -551,6 +560,17 @@ class Engine:
     def show_drained(self, drained: Drained) -> None:
         for asked in self._drain_askers.pop(drained.peer, []):
             asked.set_result(drained)
+
+    def suffer(self, effect: fx.SufferFault) -> None:
+        suffer(effect, self._cut_off)
+
+    def _cut_off(self, seconds: float) -> None:
+        """On the client thread: no connection of this peer goes on, and none comes to be."""
+        self._cut.begin(seconds)
+        self.server.cut_off()
+        self._bulk_server.cut_off(seconds)
+        self._bulk_client.cut_off()
+        self.client.cut_off()
 
     def closed(self, well: bool) -> None:
         self.left_well = well

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from grid.errors import Misuse, PeerClosed
 from grid.job import Job
-from grid.messages import Drained, MemberStatus, TransactionStatus
+from grid.messages import Drained, Failover, Fault, MemberStatus, TransactionStatus
 from grid.settings import check_name
 from peers import forking, submission
 from peers.configuration import configure
@@ -38,6 +38,12 @@ class PeerStatus:
     transactions: tuple[TransactionStatus, ...]
     alone: bool
     """Serving with no other member although ``hosts`` names others."""
+    failovers: tuple[Failover, ...] = ()
+    """What the latest failovers took, of each kind the last, as the grid itself measured."""
+    lacking: int = 0
+    """So many peers more, and there is a quorum; until then no work is given."""
+    warnings: tuple[str, ...] = ()
+    """What this peer thinks a user should know, for as long as it lasts."""
 
 
 class Peer:
@@ -55,7 +61,9 @@ class Peer:
     ``port_span``, ``grid`` (its name), ``slots`` (tasks at once, default: the cores; 0 only
     submits), ``name``, ``workers`` (``"process"`` or ``"thread"``), ``spool``, ``key_file``,
     ``trace`` (a file for what this peer decided and why, without data: CONTRIBUTING.md),
-    ``join_timeout``, ``heartbeat_seconds``, ``silence_seconds`` (variables too); ``password``
+    ``join_timeout``, ``heartbeat_seconds``, ``silence_seconds``, ``quorum`` (with fewer peers that
+    could serve no work is given; variables too); ``chaos=True`` lets ``grid chaos`` kill, freeze
+    or cut off this peer, with whatever else its process does; ``password``
     (``GRID_PASSWORD``); ``serves=False`` for a visitor; and the other fields of
     ``grid.settings.Settings``. ``start=False`` waits with everything until the first use.
 
@@ -191,11 +199,20 @@ class Peer:
             members=status.members,
             transactions=status.transactions,
             alone=serving and not others and not self._configuration.loopback_only,
+            failovers=status.failovers,
+            lacking=status.lacking,
+            warnings=tuple(engine.warnings.values()),
         )
 
     def shut_grid_down(self) -> None:
         """Ask every peer that waits in ``wait_until_down`` (as ``grid up`` does) to leave."""
         self._started().ask_down()
+
+    def ask_fault(self, peer: str, kind: Fault, seconds: float = 0.0) -> None:
+        """Have the member of this id suffer a fault: ``"kill"`` its process, ``"freeze"`` it or
+        ``"cut"`` it off for so many seconds. Only a peer with ``chaos=True`` does; ``MemberStatus``
+        says which are. Returns at once, and is not repeated if the server dies meanwhile."""
+        self._started().ask_fault(peer, kind, seconds)
 
     def ask_drain(self, peer: str, seconds: float) -> Future[Drained]:
         """Ask the peer of this id to leave well within so many seconds, if it waits in

@@ -47,6 +47,7 @@ from grid.messages import (
 )
 from grid.server_core import ServerCore
 from grid.settings import Settings
+from peers.chaos import Cut
 from peers.core_thread import CoreThread
 from peers.doorman import Doorman, bind
 from peers.link import Connection, Link
@@ -74,6 +75,7 @@ class ServerThread(CoreThread):
         tell_client: Callable[[ClientEvent], None],
         relay: Relay,
         voucher: Voucher,
+        cut: Cut | None = None,
     ) -> None:
         super().__init__("grid-server")
         self._settings = settings
@@ -84,6 +86,7 @@ class ServerThread(CoreThread):
         self._tell_client = tell_client
         self._relay = relay
         self._voucher = voucher
+        self._cut = cut or Cut()
         self._pointer: Claim | None = None
         self._port = 0
         self._core: ServerCore | None = None
@@ -112,6 +115,10 @@ class ServerThread(CoreThread):
 
     def stop_serving(self, redirect: Address | None) -> None:
         self.post(ReignEnded(redirect))
+
+    def cut_off(self) -> None:
+        """Lose every connection, and answer nobody for as long as this peer is cut off."""
+        self.call(self._cut_off)
 
     def connect_locally(self, client: CoreThread, client_number: int) -> LocalLink:
         """Link the client of this process; return its end. Called on the client's thread."""
@@ -200,6 +207,8 @@ class ServerThread(CoreThread):
         )
         self._listeners = []
         self._doorman.start()
+        if self._cut.active:
+            self._doorman.rest(self._cut.seconds_left)
 
     def _perform(self, effect: ServerEffect) -> None:
         match effect:
@@ -232,6 +241,14 @@ class ServerThread(CoreThread):
             log.exception("cannot send a %s", type(effect.message).__name__)
             self._links.pop(effect.link).close()
             self.post(LinkLost(effect.link, "a message for it could not be sent"))
+
+    def _cut_off(self) -> None:
+        if self._doorman is not None:
+            self._doorman.rest(self._cut.seconds_left)
+        for number, link in list(self._links.items()):
+            if isinstance(link, Link):
+                link.close()
+                self._on_closed(number, "this peer is cut off")
 
     def _free_port(self) -> None:
         log.info("frees the port peer=%s", self._me.name)
@@ -289,7 +306,7 @@ class ServerThread(CoreThread):
             self.call(self._take_over, connection)
 
     def _take_over(self, connection: Connection) -> None:
-        if self._core is None or connection.hello.role == "ask":
+        if self._core is None or self._cut.active or connection.hello.role == "ask":
             connection.close()
             return
         if connection.hello.role in ("relay", "answer"):

@@ -50,6 +50,7 @@ _GRID_SETTINGS = (
     "grid",
     "key_file",
     "join_timeout",
+    "quorum",
 )
 PEER_SETTINGS = ("slots", "name", "workers", "spool", "journal")
 
@@ -124,6 +125,12 @@ def add_grid_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--join-timeout", type=float, metavar="SECONDS", help="how long to look for the grid"
+    )
+    group.add_argument(
+        "--quorum",
+        type=int,
+        metavar="N",
+        help="a server with fewer peers gives no work: for those who must not have two halves (0)",
     )
 
 

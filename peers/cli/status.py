@@ -10,6 +10,7 @@ import msgspec
 from rich.filesize import decimal
 from rich.markup import escape
 
+from grid.messages import Failover
 from peers.cli.options import add_command, add_grid_options, ask, visit
 from peers.cli.printing import add_json_option, print_json
 from peers.cli.tables import make_console, make_table, transactions_table
@@ -26,7 +27,10 @@ Show the grid: its server and term, its peers with their slots, and its transact
 
 A peer serves, or is a standby that takes over when the server dies, or is a visitor: a
 command that asks or waits. `running` counts the tasks it works on now, `holds` what it
-keeps of their outputs. The exit status is 1 if no grid answers.
+keeps of their outputs. "through" names the peer that leads to the server one who cannot
+reach it. Below: how long the latest losses of a server lasted, until the next one served
+and until its first task ran, as the grid itself measured. The exit status is 1 if no
+grid answers.
 """
 
 
@@ -58,6 +62,43 @@ def as_json(status: "PeerStatus", me: str) -> dict[str, Any]:
         "slots": sum(member.slots for member in status.members),
         "peers": [msgspec.to_builtins(member) for member in status.members if member.peer != me],
         "transactions": [msgspec.to_builtins(txn) for txn in status.transactions],
+        "failovers": [_as_dict(failover) for failover in status.failovers],
+        "lacking": status.lacking,
+        "warnings": list(status.warnings),
+    }
+
+
+def remarks(status: "PeerStatus") -> list[str]:
+    """What people should know beside the table: failovers, a quorum that is not there."""
+    lines = [failover_line(failover) for failover in status.failovers]
+    if status.lacking:
+        more = f"{status.lacking} more {'peer' if status.lacking == 1 else 'peers'}"
+        lines.append(f"no quorum: no work is given until {more} joined")
+    return lines + [f"warning: {text}" for text in status.warnings]
+
+
+def failover_line(failover: Failover) -> str:
+    """Say what a failover took."""
+    line = (
+        f"server lost ({failover.how}): next server, term {failover.term}, after "
+        f"{show_seconds(failover.server_seconds)}"
+    )
+    if failover.task_seconds is None:
+        return line
+    return f"{line}, first task after {show_seconds(failover.task_seconds)}"
+
+
+def show_seconds(seconds: float) -> str:
+    """A short time for people: in milliseconds up to a second."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
+
+
+def _as_dict(failover: Failover) -> dict[str, Any]:
+    return {
+        "how": failover.how,
+        "term": failover.term,
+        "server_seconds": failover.server_seconds,
+        "task_seconds": failover.task_seconds,
     }
 
 
@@ -77,10 +118,16 @@ def _show(status: "PeerStatus", me: str) -> None:
     table = make_table("peer", "role", "slots", "running", "holds", *hosts)
     for member in members:
         role = "serves" if member.serving else "visitor" if member.visitor else "standby"
+        if member.leaving:
+            role += ", leaving"
+        if member.through:
+            role += f" through {escape(member.through)}"
         holds = decimal(member.held_bytes) if member.held_bytes else "-"
         numbers = (str(member.slots), str(member.running), holds)
         host = (member.host,) if several else ()
         table.add_row(escape(member.name), role, *numbers, *host)
     console.print(table)
+    for line in remarks(status):
+        console.print(line, markup=False)
     if status.transactions:
         console.print(transactions_table(status.transactions))
