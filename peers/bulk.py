@@ -14,6 +14,7 @@ kept for the next fetch, and ``close`` wakes whoever waits.
 Does not check what is inside: segments carry checksums of their own. Does not retry elsewhere.
 """
 
+import errno
 import ssl
 import threading
 import time
@@ -34,6 +35,7 @@ from grid.messages import (
     PeerRef,
 )
 from peers.chaos import Cut
+from peers.link import bear_with
 from peers.reach import PIECE_BYTES, Line, Reach, read_exactly, read_frame, why
 from peers.security import Security
 from peers.transport import DialFailed
@@ -107,10 +109,10 @@ class BulkClient:
         if line is not None:
             try:
                 return self._ask(holder, line, request, timeout, count, body)
-            except (ConnectionError, ssl.SSLEOFError):
-                pass  # kept too long and closed by the holder: asking twice harms nothing
             except OSError as error:
-                raise self._unreachable(holder, error) from error
+                if not _lost(error):
+                    raise self._unreachable(holder, error) from error
+                # Kept too long, and closed by the holder or cut off: asking twice harms nothing.
         try:
             line = self._connect(holder, timeout)
             return self._ask(holder, line, request, timeout, count, body)
@@ -151,6 +153,7 @@ class BulkClient:
             sock.settimeout(timeout)
             sock.sendall(encode(request))
             if body:
+                bear_with(sock)
                 sock.sendall(body)
             answer = read_frame(sock)
             match answer:
@@ -231,6 +234,12 @@ class BulkClient:
         with self._lock:
             self._lines.pop(line, None)
         line.close()
+
+
+def _lost(error: OSError) -> bool:
+    """Whether it was the connection that ended, and not our patience."""
+    gone = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+    return isinstance(error, (ConnectionError, ssl.SSLEOFError)) or error.errno in gone
 
 
 # ------------------------------------------------------------------------------ on the wire

@@ -299,6 +299,12 @@ def tune(sock: socket.socket, host_silence_seconds: float) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
+def bear_with(sock: socket.socket) -> None:
+    """Much is about to be sent: whoever is slow to take it is not dead."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 0)
+
+
 def open_filenos(*socks: socket.socket) -> list[int]:
     """The descriptors of those that are open."""
     return [fd for fd in (sock.fileno() for sock in socks) if fd >= 0]

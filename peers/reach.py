@@ -55,6 +55,10 @@ FIRST_CONNECT_SECONDS = 1.0
 FIRST_GREETING_SECONDS = 2.0
 """For its process to answer: it may be busy, but is not dead yet."""
 
+SILENCE_SECONDS = 4.0
+"""By when the kernel of a dead host, or of one that is cut off, is given up while its answer is
+awaited: a datasource may take half a minute, its kernel takes none."""
+
 DETOUR_SECONDS = 30.0
 """How long a holder that could not be reached directly is not tried so again."""
 
@@ -192,7 +196,7 @@ class Reach:
         except ValueError as error:  # a host name that cannot even be encoded
             raise OSError(f"{address} is no address") from error
         line.use(raw)
-        tune(raw, 0)
+        tune(raw, SILENCE_SECONDS)  # only requests are sent, which nobody is slow to take
 
     def _greet(self, line: Line, seconds: float, expected: str, name: str, hello: Hello) -> None:
         """Over the plain socket of ``line``: TLS, the expected peer, hello and welcome."""

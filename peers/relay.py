@@ -44,6 +44,10 @@ IDLE_SECONDS = 90.0
 ROOM_IDLE_SECONDS = 2.0
 """A route as idle as this may be closed to make room: its ends ask again when they need it."""
 
+SILENCE_SECONDS = 8.0
+"""By when an end is given up whose kernel does not answer, or whose process takes nothing of what
+is sent to it. A slow reader of bulk data is not a dead one, and has this long for each piece."""
+
 _GREETING_SECONDS = 5.0  # for telling both ends, ending their TLS, and for dialling the server
 _BUFFER_BYTES = 128 * 2**10
 _FULL = f"{ROUTES_MAX} connections are passed on here already"
@@ -307,7 +311,7 @@ class Relay:
         self._routes[task] = route
         try:
             for sock in (near, far):
-                tune(sock, 0)  # a slow reader of bulk data is not a dead host
+                tune(sock, SILENCE_SECONDS)
             async with asyncio.timeout(IDLE_SECONDS) as limit, asyncio.TaskGroup() as both:
                 both.create_task(self._pump(near, far, route, limit))
                 both.create_task(self._pump(far, near, route, limit))

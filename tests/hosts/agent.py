@@ -12,10 +12,12 @@ import json
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from peers import Job, Peer, Transaction
-from tests.live.jobs import answer, leave_a_trace, slow_job, total
+from tests.hosts.jobs import leave_a_trace
+from tests.live.jobs import answer, reducing_job, slow_job, total
 
 _LOOK_SECONDS = 0.002
 
@@ -67,8 +69,15 @@ class Agent:
         """A job of about 10 ms an item; ``name`` is for the lines that follow."""
         self.transactions[name] = (self.peer.submit(slow_job(items), **options), answer(items))
 
+    def do_shuffle(self, name: str, items: int) -> None:
+        """A job of 32 kB an item, which pass from those who map to those who reduce."""
+        right = {item: 32768 * (item % 251) for item in range(items)}
+        self.transactions[name] = (self.peer.submit(reducing_job(items)), right)
+
     def do_trace(self, name: str, items: int, folder: str) -> None:
-        """A job that leaves a file in ``folder`` each time an item is mapped."""
+        """A job of about 10 ms an item that leaves a file in ``folder`` each time one is mapped:
+        its number, the host, and when."""
+        Path(folder).mkdir()
         job = Job([folder] * items, leave_a_trace, reducefn=total)
         self.transactions[name] = (self.peer.submit(job), {"items": items})
 

@@ -22,6 +22,7 @@ there), which loses or delays them as the ``Network`` is told:
     network.delay(a, b, 0.1), network.loss(a, b, 0.05)           # each way, seconds and share
     network.only_open(a, 11235)             # others may connect to these ports of a's only; a may
                                             # connect everywhere (a firewall); none: only outwards
+    network.no_resets(a)                    # nobody hears that a does not know a connection
     network.mend()                          # all of that is over
     network.carried(a, b)                   # bytes that went from a to b so far
 
@@ -305,6 +306,10 @@ class Network:
         """Others may connect to these ports of the host's only, whatever it connects to itself."""
         self.order("open", host=host.name, ports=ports)
 
+    def no_resets(self, host: Host) -> None:
+        """What the host answers to connections that it does not know gets nowhere."""
+        self.order("resets", host=host.name, pass_on=False)
+
     def mend(self) -> None:
         """All faults are over."""
         for a, b in sorted(self._told):
@@ -312,6 +317,7 @@ class Network:
         self._told.clear()
         for host in self._all:
             self.order("open", host=host.name, ports=None)
+            self.order("resets", host=host.name, pass_on=True)
 
     def carried(self, a: Host, b: Host) -> int:
         """How many bytes have gone from ``a`` to ``b``."""

@@ -33,7 +33,7 @@ _TUNSETIFF = 0x400454CA
 _TUN_WITHOUT_HEADER = 0x0001 | 0x1000
 _PACKET_MAX = 1 << 16
 _TCP = 6
-_SYN, _SYN_OR_ACK = 0x02, 0x12
+_SYN, _RST, _SYN_OR_ACK = 0x02, 0x04, 0x12
 _BURST = 64  # packets of one host before the next one's turn
 
 
@@ -64,6 +64,7 @@ class Switch:
     table: dict[bytes, Plug] = field(default_factory=dict)
     ways: dict[tuple[str, str], Way] = field(default_factory=dict)
     late: list[tuple[float, int, Plug, bytes, Way]] = field(default_factory=list)
+    mute: set[str] = field(default_factory=set)
     chance: random.Random = field(default_factory=lambda: random.Random(1))
     selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
@@ -104,6 +105,10 @@ class Switch:
             if plug.host == host:
                 plug.open_ports = None if ports is None else set(ports)
 
+    def do_resets(self, host: str, pass_on: bool) -> None:
+        """A host that boots again gets new devices, so it is the host that is remembered."""
+        (self.mute.discard if pass_on else self.mute.add)(host)
+
     def do_carried(self, a: str, b: str) -> int:
         way = self.ways.get((a, b))
         return way.carried if way is not None else 0
@@ -129,6 +134,8 @@ class Switch:
             return
         if to.open_ports is not None and _knocks_at(packet, ipv6) not in (None, *to.open_ports):
             return
+        if plug.host in self.mute and _flags(packet, ipv6) & _RST:
+            return
         if way.delay:
             due = time.monotonic() + way.delay
             heapq.heappush(self.late, (due, next(self._numbers), to, packet, way))
@@ -153,10 +160,20 @@ def _give(to: Plug, packet: bytes, way: Way) -> None:
 
 def _knocks_at(packet: bytes, ipv6: bool) -> int | None:
     """The port that this packet opens a TCP connection to, if it does."""
-    protocol, header = (packet[6], 40) if ipv6 else (packet[9], (packet[0] & 15) * 4)
-    if protocol != _TCP or packet[header + 13] & _SYN_OR_ACK != _SYN:
+    if _flags(packet, ipv6) & _SYN_OR_ACK != _SYN:
         return None
+    header = _ip_header_bytes(packet, ipv6)
     return int.from_bytes(packet[header + 2 : header + 4])
+
+
+def _flags(packet: bytes, ipv6: bool) -> int:
+    """The flags of TCP; none if it is something else."""
+    protocol = packet[6] if ipv6 else packet[9]
+    return packet[_ip_header_bytes(packet, ipv6) + 13] if protocol == _TCP else 0
+
+
+def _ip_header_bytes(packet: bytes, ipv6: bool) -> int:
+    return 40 if ipv6 else (packet[0] & 15) * 4
 
 
 def main() -> None:

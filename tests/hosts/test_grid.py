@@ -2,48 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.hosts.network import PORT, Host, Member, Network
-from tests.live.harness import until
-
-REPLACED_SECONDS = 3.0
-"""By when a host that died without a word has to be replaced."""
-
-
-def start(hosts: list[Host], said: Any, **settings: Any) -> list[Member]:
-    """One peer on each host, with one slot but for the first; wait until they agree on a server."""
-    first = hosts[0].start("one", hosts=said, slots=0, **settings)
-    rest = [host.begin(f"on-{host.name}", hosts=said, **settings) for host in hosts[1:]]
-    for member in rest:
-        assert member.joined().startswith("one 1")
-    return [first, *rest]
-
-
-def follow(members: list[Member], term: int) -> str:
-    """Wait until all follow one server of a term past this one; return its name."""
-
-    def one() -> str:
-        said = [member.ask("follows") for member in members]
-        servers = {(follows["server"], follows["term"]) for follows in said}
-        ((server, now),) = servers if len(servers) == 1 else {("", 0)}
-        return server if now > term else ""
-
-    return until("all follow one server", one)
-
-
-def at(member: Member, name: str, maps: int) -> None:
-    """Wait until so many items of a job are mapped."""
-    until(f"{maps} maps", lambda: member.ask("progress", name=name)["maps_done"] >= maps)
-
-
-def since(member: Member, moment: float, term: int) -> float:
-    """How long after ``moment`` it followed a server past this term for the first time."""
-    return float(
-        next(when for when, server, now in member.ask("history") if server and now > term) - moment
-    )
+from tests.hosts.grids import REPLACED_SECONDS, at, follow, since, start
+from tests.hosts.network import PORT, Network
 
 
 def test_three_hosts_are_one_grid_and_outlive_the_one_that_serves(
@@ -57,7 +20,6 @@ def test_three_hosts_are_one_grid_and_outlive_the_one_that_serves(
     assert status["address"] == f"{hosts[0].address}:{PORT}"
     assert not status["alone"]
     mapped = tmp_path / "mapped"
-    mapped.mkdir()
     members[1].ask("trace", name="job", items=240, folder=str(mapped))
     at(members[1], "job", 80)
     before = time.monotonic()
