@@ -28,7 +28,7 @@ from grid.server_state import ServerState
 RETURN_SECONDS = 0.25
 """Pause before a range whose inputs could not be had is given again."""
 
-RETURN_SECONDS = 1.0
+BACK_SECONDS = 1.0
 """How long the outputs of a member that is gone, and has no neighbour to adopt them, are thought to
 come back with it: longer than it takes to find another way to the server."""
 
@@ -315,7 +315,7 @@ class Dispatcher:
         for attempt in list(member.assigned):
             self._ended(member, attempt)
         adoptable = any(m.ref.peer != peer for m in self._state.roster.neighbours(member.ref.host))
-        patience = self._state.settings.silence_seconds if adoptable else RETURN_SECONDS
+        patience = self._state.settings.silence_seconds if adoptable else BACK_SECONDS
         until = now + patience if adoptable or not well else None
         for record, outputs in member.held.items():
             txn = self._state.registry.get(record)
