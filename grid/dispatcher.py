@@ -44,6 +44,7 @@ class Dispatcher:
     def __init__(self, state: ServerState) -> None:
         self._state = state
         self._count = 0
+        self._overlooked: dict[str, Transaction] = {}
 
     # -- giving ------------------------------------------------------------------------
 
@@ -189,6 +190,9 @@ class Dispatcher:
     ) -> Tile | None:
         tile = plan.release(attempt)
         if tile is not None:
+            if tile.overlooked:
+                tile.overlooked = False
+                self._overlooked[txn.meta.record] = txn
             tile.not_before = max(tile.not_before, not_before)
             txn.unsay(plan.kind, tile.start, tile.stop, peer)
         return tile
@@ -293,6 +297,15 @@ class Dispatcher:
         for member in self._state.roster:
             for holding in tuple(member.held.get(txn.meta.record, {}).values()):
                 self._state.credit(txn, holding, member.ref.peer)
+
+    def count_overlooked(self) -> list[Transaction]:
+        """Count what members hold of ranges that somebody ran as a whole and does so no more.
+        Return the transactions that this may have brought on."""
+        overlooked, self._overlooked = self._overlooked, {}
+        known = [t for r, t in overlooked.items() if self._state.registry.get(r) is t]
+        for txn in known:
+            self._recount(txn)
+        return known
 
     def lost_outputs(self, message: LostOutputs) -> Transaction | None:
         """An owner could not fetch these; they are to be run again."""

@@ -32,6 +32,8 @@ class Tile:
     deaths: int = 0
     errors: int = 0
     not_before: float = 0.0
+    overlooked: bool = False
+    """An output of a part of it did not count, because all of it was under way."""
     given_at: float = 0.0
 
     @property
@@ -198,6 +200,7 @@ class Plan:
                 return False, []
             if (begin, end) != (start, stop):
                 if tile.attempts:
+                    tile.overlooked = True
                     return False, []  # more than this is under way already
                 tile = self._split(tile, start, stop)
             needless = self._withdraw(tile)

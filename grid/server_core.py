@@ -105,6 +105,8 @@ class ServerCore:
             self._on_time(now)
             self._settle_if_due(now)
             self._let_go(event, now)
+            for txn in self.dispatcher.count_overlooked():
+                self.submissions.advance(txn)
             self._count_quorum()
             if not self.state.lacking:
                 self.dispatcher.give(now)

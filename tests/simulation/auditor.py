@@ -238,10 +238,17 @@ class Auditor:
                 order = effect.message
                 if (order.record, order.kind, order.start, order.stop) not in told:
                     self.world.violation(f"P4 {process.name} gives {_what(order)} before the news")
+                self._check_quorum(process, core, effect.message)
                 self._check_announced(process, core, effect.message)
                 if not process.disturbed:
                     self._check_kept(process, effect.message, began)
                     self._check_under_way(process, effect.message, began)
+
+    def _check_quorum(self, process: "Process", core: ServerCore, order: Assign) -> None:
+        """P5, for those who ask for it: a half without a quorum works at nothing."""
+        able = sum(member.serves for member in core.state.roster)
+        if able < core.settings.quorum:
+            self.world.violation(f"P5 {process.name} gives {_what(order)} as one of only {able}")
 
     def _check_announced(self, process: "Process", core: ServerCore, order: Assign) -> None:
         for member in core.state.roster:

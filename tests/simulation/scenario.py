@@ -1,7 +1,7 @@
 """One seed draws a grid and its misfortunes; first safety, then heal and demand completion."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from grid.messages import Address, RecordMeta
 from grid.settings import Settings
@@ -42,6 +42,7 @@ class Shape:
     late: float
     duplicates: float
     sleepers_wake: bool
+    quorum: int = 0
 
 
 def draw(rng: random.Random) -> Shape:
@@ -71,6 +72,11 @@ def draw(rng: random.Random) -> Shape:
     )
 
 
+def draw_quorum(seed: int, hosts: int) -> int:
+    """Apart from all else that is drawn, so that seeds which found something still do."""
+    return random.Random(seed * 104729 + 3).choice((0, 0, 0, 2, 3)) if hosts > 1 else 0
+
+
 class Scenario:
     """A grid on one to four hosts, and what befalls it. ``shape`` overrides what is drawn."""
 
@@ -79,7 +85,8 @@ class Scenario:
         self.auditor = Auditor(self.world)
         self.verdict = Verdict(self.auditor)
         self.rng = random.Random(seed * 7919 + 1)
-        self.shape = shape or draw(self.rng)
+        drawn = draw(self.rng)
+        self.shape = shape or replace(drawn, quorum=draw_quorum(seed, drawn.hosts))
         self.auditor.calm = self.shape.hosts == 1
         self.hosts = tuple(f"h{number}" for number in range(self.shape.hosts))
         self.seeds = self.hosts[: self.shape.seeds]
@@ -89,6 +96,7 @@ class Scenario:
             join_timeout=1e9,
             retain_seconds=20.0,
             orphan_hold_seconds=25.0,
+            quorum=self.shape.quorum,
         )
         self.misfortunes = Misfortunes(self, self.rng)
         self._jobs = 0
@@ -209,6 +217,8 @@ class Scenario:
             # Who knows only this host must find the grid there: if nobody is left, one is started.
             if not any(process.host.name == seed for process in self.living()):
                 self.add_peer(seed)
+        while len(self.living()) < self.shape.quorum:
+            self.add_peer()
 
 
 def void(_: object) -> None:

@@ -21,6 +21,7 @@ FOUND = {
     17561: "a newcomer that served could not know whom an everywhere should have waited for",
     21486: "an owner that is late to hear which record its name has runs none of its own",
     22962: "a server that a rival could only be pointed to did not hear of that rival",
+    114591: "held parts of a range did not count when whoever ran all of it gave it back",
 }
 """Seeds beyond these that once broke a promise, and what it was."""
 
@@ -84,7 +85,7 @@ def test_misfortunes_strike_while_there_is_work() -> None:
     struck = [line for seed in range(100) for line in _story(seed)]
     assert sum("is killed" in line for line in struck) > 100
     assert sum("is frozen" in line for line in struck) > 10
-    assert sum("loses its links" in line for line in struck) > 20
+    assert sum("loses its links" in line for line in struck) > 10
     assert sum("serves as" in line for line in struck) > 150
 
 
