@@ -143,6 +143,11 @@ class Detached:
                 self._opened.close()
                 self._opened = None
 
+    def abandon(self) -> None:
+        """In a forked child: what was opened is the parent's."""
+        if self._opened is not None:
+            self._opened.abandon()
+
     def any_open(self) -> bool:
         """Whether this host's journal has work to resume; also when it cannot tell."""
         if not in_use(self.folder):

@@ -22,6 +22,7 @@ names the file and says what to do; one damaged entry harms no other. Methods ma
 any thread. Does not open keys, values or code.
 """
 
+import ctypes
 import fcntl
 import hashlib
 import hmac
@@ -127,6 +128,11 @@ class Journal:
         with self._guard:
             self._database.close()
             self._let_go()
+
+    def abandon(self) -> None:
+        """In a forked child: never touch the database again, not even when the interpreter ends.
+        SQLite would close it by descriptors whose numbers belong to something else by then."""
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._database))
 
     def _let_go(self) -> None:
         if self._lock_fd >= 0:

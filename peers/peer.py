@@ -278,6 +278,7 @@ class Peer:
         engine, self._engine, self._leaving = self._engine or self._leaving, None, None
         if engine is None:
             return None, []
+        engine.detached.abandon()
         places = (engine.store.folder, engine.detached.folder.absolute())
         strays = forking.open_beneath(*map(str, places), "/memfd:grid-worker")
         return engine, [*engine.filenos(), *strays]
