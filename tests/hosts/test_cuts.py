@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.grids import QUICK, REPLACED_SECONDS, at, back, follow, mapped, since, start, terms
+from tests.hosts.grids import QUICK, REPLACED_SECONDS, at, back, mapped, start, terms
 from tests.hosts.network import Network
 from tests.live.harness import until
 
@@ -75,7 +75,7 @@ def test_far_and_lossy_links_cost_no_server(network: Network) -> None:
     network.delay(a, b, 0.1)
     network.loss(a, b, 0.1)
     one, two = start([a, b], "h1,h2")
-    two.ask("shuffle", name="job", items=12)
+    two.ask("shuffle", name="job", items=6)
     assert two.ask("result", name="job", timeout=60.0)
     print("losses of the server:", len(two.ask("history")) - 1)
     assert terms([one, two]) == {1}
@@ -93,11 +93,10 @@ def test_a_server_host_that_dies_and_is_back_before_anybody_noticed(network: Net
     a.die()
     a.boot()
     again = a.begin("again", hosts="h1,h2,h3", slots=1, **QUICK)
-    server = follow([two, three], 1)
-    seconds = max(since(member, before, 1) for member in (two, three))
+    seconds = max(back(member, before) for member in (two, three))
     assert two.ask("result", name="job")
     executed = two.ask("progress", name="job")["executed_again"]
-    print(f"half open: {server} serves after {seconds:.2f} s, executed again {executed}")
+    print(f"half open: a server again after {seconds:.2f} s, executed again {executed}")
     assert executed == 0
     again.joined()
     until("one grid", lambda: len({m.ask("follows")["server"] for m in (two, three, again)}) == 1)
