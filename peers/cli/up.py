@@ -1,8 +1,9 @@
 """``grid up``: a peer that stays until it is told to leave.
 
-It leaves well on SIGTERM, SIGINT, SIGHUP and ``grid down``: tasks are handed back, outputs are left
-for others. The same signal a second time ends it at once, which costs the grid nothing but the
-silence: that is what failover is for.
+It leaves well. On SIGTERM and ``grid drain`` it ends its tasks and has others take over what they
+need, for which it has a minute; on SIGINT, SIGHUP and ``grid down`` it has a moment for that. The
+same signal a second time ends it at once, which costs the grid nothing but the silence: that is
+what failover is for.
 """
 
 import argparse
@@ -36,8 +37,10 @@ settings. None of them is special: any may be killed.
   grid up --slots 2 --name small
   grid up --hosts node1,node2 --key-file grid.key     # the same on node1 and node2
 
-It says on stdout what it is, and when that changes. Ctrl-C, SIGTERM, SIGHUP and `grid
-down` make it leave well, with exit status 0; a second Ctrl-C ends it at once.
+It says on stdout what it is, and when that changes. On SIGTERM and `grid drain` it ends
+the tasks it runs, for up to a minute, lets others take over the outputs they need, and
+leaves. Ctrl-C, SIGHUP and `grid down` give it two seconds for that; a second Ctrl-C ends
+it at once. The exit status is 0.
 """
 
 
@@ -46,6 +49,9 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "up", run, "run a peer that stays", _DESCRIPTION)
     add_json_option(parser, "each event as a line of JSON")
     add_peer_options(parser)
+    parser.add_argument(
+        "--no-chaos", action="store_true", help="do not let `grid chaos` harm this peer"
+    )
     add_grid_options(parser)
 
 
@@ -72,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             print(f"{peer.name} {text}", flush=True)
 
-    with peers.Peer(**given(args, *PEER_SETTINGS)) as peer:
+    with peers.Peer(**given(args, *PEER_SETTINGS), chaos=not args.no_chaos) as peer:
         serving = peer.serving
         text, facts = _introduction(peer)
         say("up", text, **facts)
@@ -80,8 +86,11 @@ def run(args: argparse.Namespace) -> int:
             if peer.serving != serving:
                 serving = peer.serving
                 say("serves" if serving else "follows", f"serves {'now' if serving else 'no more'}")
-        why = farewell.asked or "the grid goes down"
+        drains = farewell.asked == "SIGTERM" or peer.drain_seconds is not None
+        why = farewell.asked or ("`grid drain`" if drains else "the grid goes down")
         say("leaves", f"leaves: {why}", why=why)
+        if drains and not peer.drain(peer.drain_seconds):
+            say("left", "had not the time to pass on all that others need", well=False)
     return 0
 
 

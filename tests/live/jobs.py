@@ -62,6 +62,22 @@ def leave_a_trace(key: int, folder: str) -> Iterator[tuple[str, int]]:
     yield "items", 1
 
 
+def trace_slowly(key: int, folder: str) -> Iterator[tuple[str, int]]:
+    """As ``leave_a_trace``, in about 30 ms."""
+    time.sleep(0.02)
+    return leave_a_trace(key, folder)
+
+
+GATE = "gate"
+
+
+def trace_at_gate(key: int, folder: str) -> Iterator[tuple[str, int]]:
+    """Leave a trace, then wait until there is a gate in the folder."""
+    yield from leave_a_trace(key, folder)
+    while not Path(folder, GATE).exists():
+        time.sleep(0.01)
+
+
 def slow_job(items: int = 200) -> Job:
     """About 10 ms an item, then a quick reduce."""
     return Job(list(range(items)), slowly, reducefn=total)
