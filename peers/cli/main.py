@@ -19,7 +19,7 @@ from importlib import metadata
 from types import FrameType
 
 from grid.errors import GridError, Misuse
-from peers.cli import cancel, down, drain, jobs, key, repl, result, status, submit, up
+from peers.cli import cancel, chaos, down, drain, jobs, key, repl, result, status, submit, up
 from peers.cli.options import Parser, misspelt, start_logging
 
 log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ like, then give it work from any of them:
   grid result NAME            print the result of a named transaction again
   grid cancel NAME            end a transaction for everyone
   grid repl                   count words, line by line
+  grid chaos NAME             kill, freeze and cut off its peers, and see what that costs
   grid key                    which key is used; --new FILE makes one for several hosts
   grid drain PEER             have one peer leave well, as before a restart
   grid down                   end every peer that `grid up` started
@@ -81,7 +82,7 @@ def _parser() -> Parser:
     parser = Parser(prog="grid", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"grid {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (up, drain, down, status, jobs, submit, result, cancel, repl, key):
+    for command in (up, drain, down, status, jobs, submit, result, cancel, chaos, repl, key):
         command.add(commands)
     return parser
 

@@ -159,6 +159,15 @@ def given(args: argparse.Namespace, *more: str) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
 
 
+def grid_flags(args: argparse.Namespace) -> list[str]:
+    """Return the flags that say which grid is meant, for another command on the same grid."""
+    named = ((name, getattr(args, name)) for name in (*_GRID_SETTINGS, "password_file"))
+    pairs = [
+        ("--" + name.replace("_", "-"), str(value)) for name, value in named if value is not None
+    ]
+    return [text for pair in pairs for text in pair]
+
+
 def configuration(args: argparse.Namespace) -> Configuration:
     """Return what flags and variables say together. Raises ``Misuse``."""
     return configure(given(args))
