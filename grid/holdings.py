@@ -64,6 +64,8 @@ class Holdings:
         for output in gone:
             del kept.holdings[output]
             kept.sizes.pop(output, None)
+        if not kept.holdings and kept.remembered is None:
+            del self._records[record]
         return bool(gone)
 
     def remember(self, remembered: Remembered, now: float) -> None:

@@ -295,6 +295,7 @@ class Submissions:
         if message.all and (txn is None or txn.state == "running"):
             registry.cancel(message.record)
         if txn is None:
+            self._withdraw_elsewhere(member, message, now)
             self._part_unknown(member, message)
             return
         txn.owners.pop((member.ref.peer, message.txn), None)
@@ -305,6 +306,17 @@ class Submissions:
             self._leave_ownerless(txn, now)
         else:
             self._conclude(txn, now)
+
+    def _withdraw_elsewhere(self, member: Member, message: Cancel, now: float) -> None:
+        """A name made this submission an owner of a finished record, and its peer withdrew before
+        it heard of that: it is owed nothing there either."""
+        key = (member.ref.peer, message.txn)
+        for txn in [txn for txn in self._state.registry if key in txn.owners]:
+            del txn.owners[key]
+            if not txn.owners and txn.retained_until is None:
+                self._leave_ownerless(txn, now)
+            else:
+                self._conclude(txn, now)
 
     def _leave_ownerless(self, txn: Transaction, now: float) -> None:
         """The last owner withdrew: that is the end, unless it is kept for whoever asks."""

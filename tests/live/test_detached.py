@@ -169,7 +169,7 @@ def test_a_failure_is_kept_too(site: Site) -> None:
     with pytest.raises(TaskError, match="three is too many"):
         other.fetch(txn.id, wait=True).result(20)
     assert transaction(other, txn.id) == "failed"
-    with pytest.raises(WorkerLost, match="key 3"):
+    with pytest.raises(WorkerLost, match="item 3"):  # no keeper opens the keys
         other.fetch(poison.id, wait=True).result(20)
 
 

@@ -275,10 +275,22 @@ def test_where_another_points_already_it_looks_again_later(election: Election) -
     follow(election)
     assert election.deadline is not None
     election.due(election.deadline)
-    assert election.port_taken(PortTaken(PORT, "in use"), 5.0) == []
+    assert election.port_taken(PortTaken(PORT, "in use"), 5.0) == [Probe((OWN[0],))]
     assert election.phase is Phase.FOLLOWING
+    assert election.probe_answered(ProbeAnswered(OWN[0], vouch()), 5.1) == []
     assert election.deadline is not None
     assert election.due(election.deadline) == [BindPort(PORT)]
+
+
+def test_where_something_frozen_has_the_port_it_points_from_the_next(election: Election) -> None:
+    follow(election)
+    assert election.deadline is not None
+    election.due(election.deadline)
+    election.port_taken(PortTaken(PORT, "in use"), 5.0)
+    effects = election.probe_failed(ProbeFailed(OWN[0], "silent", "no answer"), 5.8)
+    assert effects == [BindPort(PORT + 1)]
+    (point,) = election.port_bound(PortBound(PORT + 1, OWN[1]), 5.8)
+    assert isinstance(point, Point)
 
 
 def test_a_port_bound_too_late_to_point_from_is_freed(election: Election) -> None:
