@@ -129,7 +129,7 @@ ADOPT_AFTER_SECONDS = (0.0, 0.02, 0.1, 0.5, 1.0, 2.0)
 """When to look for a dead neighbour's estate: its connection may close before its lock is free."""
 
 ADOPTERS = 4
-"""About so many of a grid look each time: one is enough, and hundreds would stand in line."""
+"""About so many of a host look each time: one is enough, and hundreds would stand in line."""
 
 ADOPTED_TOLD_MAX = 100
 """Of how many dead neighbours a join tells: more than die between two servers."""
@@ -167,6 +167,8 @@ class ClientCore:
         self._questions: list[FromClient] = []
         self._server: PeerRef | None = None
         self._adopt_at: list[float] = []
+        self._neighbours = 0
+        """Members of this host that were there before us, when we joined last."""
         self._adopted: dict[str, None] = {}
         self._leave_by: float | None = None
         self._beat_at = 0.0
@@ -469,6 +471,7 @@ class ClientCore:
                 self._do(self.election.heard(message))
             case Joined():
                 self._server = message.server
+                self._neighbours = message.neighbours
                 if message.failovers:
                     self.election.failovers = message.failovers
                 self._do(self.election.told(message.reign, message.successors, message.members))
@@ -585,7 +588,7 @@ class ClientCore:
             return
         if self._adopt_at and now >= self._adopt_at[0]:
             self._adopt_at.pop(0)
-            if self._rng.random() * self.election.members < ADOPTERS:
+            if self._rng.random() * self._neighbours < ADOPTERS:
                 self._do([AdoptEstates()])
         self._do(self.election.due(now))
         effects, messages = self.ownership.due(now)

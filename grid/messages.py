@@ -502,6 +502,8 @@ class Joined(Struct, frozen=True, tag=True):
     successors: tuple[Successor, ...]
     members: Count
     failovers: tuple[Failover, ...] = ()
+    neighbours: Count = 0
+    """Members of this peer's host that were there before it."""
 
 
 class FailedOver(Struct, frozen=True, tag=True):

@@ -285,7 +285,14 @@ class ServerCore:
         self._successors_changed()
         roster = self.state.roster
         failovers = self.state.failovers
-        joined = Joined(self.state.reign, self.state.me, self._successors, len(roster), failovers)
+        joined = Joined(
+            self.state.reign,
+            self.state.me,
+            self._successors,
+            len(roster),
+            failovers,
+            len(roster.neighbours(join.me.host)) - 1,
+        )
         self.state.send(member, joined)
         self.state.buried.pop(join.me.peer, None)
         self._take_in(member, join, now)
