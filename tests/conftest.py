@@ -18,9 +18,11 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Witness]:
         grid.close()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where tests are shared out to several processes, the simulator's and the one that asks the
     witness go to the same, in this order: so the witness lives beside the simulator, and once."""
+    if not config.pluginmanager.has_plugin("xdist"):
+        return
     for item in items:
         if item.path.parent.name in ("simulation", "witness"):
             item.add_marker(pytest.mark.xdist_group("witness"))
