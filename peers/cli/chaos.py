@@ -10,6 +10,7 @@ last one. Peers in other hosts' or programs' processes that were killed are not 
 """
 
 import argparse
+import itertools
 import os
 import random
 import sys
@@ -28,7 +29,7 @@ from grid.messages import Failover, Fault, MemberStatus
 from peers.cli.options import add_command, add_grid_options, ask, grid_flags, visit
 from peers.cli.printing import add_json_option, print_json_line
 from peers.cli.probing import NOTHING, Findings, Probe
-from peers.cli.status import show_seconds
+from peers.cli.status import failover_line, show_seconds
 from peers.cli.tables import make_console, make_table
 
 if TYPE_CHECKING:
@@ -456,6 +457,16 @@ def row(number: int, outcome: Outcome) -> tuple[str, ...]:
     )
 
 
+def sentence(number: int, outcome: Outcome) -> str:
+    """The same where there is no table."""
+    plan = outcome.plan
+    lasting = f" for {plan.seconds:.1f} s" if plan.seconds else ""
+    said = [f"{number}. {plan.fault} {plan.victim.name}{lasting}"]
+    said += [failover_line(failover) for failover in outcome.failovers.values()]
+    said.append(f"{outcome.found.again} finished tasks executed again")
+    return "; ".join([*said, verdict(outcome)])
+
+
 def verdict(outcome: Outcome) -> str:
     """What came of the results, in words."""
     if not outcome.happened:
@@ -487,14 +498,8 @@ def _reporter(as_json: bool) -> Iterator[Callable[[Outcome], None]]:
 
             yield add_row
     else:
-        told: list[Outcome] = []
-
-        def print_row(outcome: Outcome) -> None:
-            told.append(outcome)
-            cells = zip(_HEADINGS, row(len(told), outcome), strict=True)
-            print("; ".join(f"{name} {cell}".strip() for name, cell in cells), flush=True)
-
-        yield print_row
+        numbers = itertools.count(1)
+        yield lambda outcome: print(sentence(next(numbers), outcome), flush=True)
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:

@@ -1,14 +1,16 @@
 """Faults asked for, drawn, allowed or not; answers of probe jobs judged; what is said of it."""
 
 import argparse
+import io
 import random
+import sys
 
 import pytest
 from msgspec import structs
 
 from grid.client_core import ClientCore
 from grid.effects import Send, SufferFault
-from grid.errors import Misuse
+from grid.errors import GridError, Misuse
 from grid.events import (
     Connected,
     DeadlineReached,
@@ -21,7 +23,17 @@ from grid.events import (
 from grid.messages import Address, AskFault, Failover, Join, MemberStatus, Reign, Suffer
 from grid.settings import Settings
 from peers.chaos import Cut
-from peers.cli.chaos import FAULTS, Outcome, Plan, _checked, draw, failover_times, verdict
+from peers.cli.chaos import (
+    FAULTS,
+    Outcome,
+    Plan,
+    _checked,
+    _confirm,
+    draw,
+    failover_times,
+    sentence,
+    verdict,
+)
 from peers.cli.main import _parser
 from peers.cli.options import grid_flags
 from peers.cli.probing import ITEMS, RESTS, Findings, gather, judge, numbers_of, tell_rest
@@ -165,6 +177,15 @@ def test_a_grid_that_is_not_whole_again_is_not_good() -> None:
     assert verdict(Outcome(plan, whole=4.0, found=Findings(lost=2, wrong=1))) == "2 LOST, 1 WRONG"
 
 
+def test_a_fault_is_told_in_one_line() -> None:
+    plan = Plan("freeze", member("s", serving=True), 5.25)
+    outcome = Outcome(plan, {3: Failover("silent", 3, 4.2)}, 6.5, found=Findings(1, again=2))
+    assert sentence(4, outcome) == (
+        "4. freeze s for 5.2 s; server lost (silent): next server, term 3, after 4.20 s; "
+        "2 finished tasks executed again; all right, whole after 6.50 s"
+    )
+
+
 def test_times_are_ranked_by_how_the_server_was_lost() -> None:
     plan = Plan("kill", member("s", serving=True), 0.0)
     outcomes = [
@@ -197,6 +218,24 @@ def test_the_grid_is_named_and_faults_are_known() -> None:
     ):
         with pytest.raises(Misuse):
             _checked(parsed(*wrong))
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_person_is_asked_and_only_yes_is_yes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    victims = [member("s", serving=True), member("a")]
+    for said in ("", "\n", "no\n", "night\n"):
+        monkeypatch.setattr(sys, "stdin", Terminal(said))
+        with pytest.raises(GridError, match="nothing was done"):
+            _confirm("night", victims)
+    monkeypatch.setattr(sys, "stdin", Terminal("yes\n"))
+    _confirm("night", victims)
+    assert "peers of the grid 'night': a, s?" in capsys.readouterr().err
 
 
 def test_whoever_is_started_again_is_told_the_same_grid() -> None:
