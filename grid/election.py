@@ -155,6 +155,9 @@ class Election:
         self._grab_at: float | None = None
         self._retired = False
         self._resolve_at = 0.0
+        self._sought_at = 0.0
+        self._looks_last = False
+        """A last look goes on, at places that answered before."""
         self._pause_seconds = PATIENCE_SECONDS[0]
         self._followed_at = 0.0
         self._missing = 0
@@ -235,6 +238,8 @@ class Election:
         """Greet every place where a server may be, at once."""
         self.phase = Phase.SEEKING
         self.deadline = None
+        self._sought_at = now
+        self._looks_last = False
         addresses = self._places.to_seek()
         self._search.begin(addresses, self._doubted(addresses))
         if addresses:
@@ -317,7 +322,8 @@ class Election:
         through = self._follow_vouch()
         if through:
             return through
-        return self._ask(now) or self._nobody(now)
+        asked = [] if self._looks_last else self._ask(now)
+        return asked or self._nobody(now)
 
     def _widen(self) -> bool:
         """With one's user's own key, another user's grid on the port is no error: look further."""
@@ -400,11 +406,27 @@ class Election:
         again = self._resolve(now)
         if not self.settings.serves or self._retired:
             return [*self._pause(seconds, now), *again]
+        first = self._grab_at is None
         if self._grab_at is None:
             self._grab_at = now + self._places.rank_seconds(self._live, self._rng)
         if now >= self._grab_at:
-            return [*self._bind(0, now), *again]
+            looks = [] if first else self._look_last(now)
+            return [*(looks or self._bind(0, now)), *again]
         return [*self._pause(min(seconds, self._grab_at - now), now), *again]
+
+    def _look_last(self, now: float) -> list[ClientEffect]:
+        """A round that waited for silent hosts began before others may have had their turn: greet
+        those who answered once more, so that two hosts do not both become server."""
+        if self._looks_last or now - self._sought_at <= AGAIN_SECONDS:
+            return []
+        places = tuple(a for a in self._search.said_no if not self._places.here(a))
+        if not places:
+            return []
+        self.phase = Phase.SEEKING
+        self.deadline = now + DOUBT_SECONDS
+        self._looks_last = True
+        self._search.greet_again(places)
+        return [Probe(places)]
 
     def _resolve(self, now: float) -> list[ClientEffect]:
         """Look the names up again, now and then."""

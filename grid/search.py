@@ -101,6 +101,18 @@ class Search:
         self.pending.pop(event.address, None)
         self.failures[event.address] = self.told[event.address] = event
 
+    def greet_again(self, addresses: tuple[Address, ...]) -> None:
+        """Only these are awaited now, in the same round."""
+        self.pending = dict.fromkeys(addresses)
+        for address in addresses:
+            self.failures.pop(address, None)
+
+    @property
+    def said_no(self) -> tuple[Address, ...]:
+        """Where somebody answered in this round, and did not serve."""
+        mute = ("silent", "unreachable")
+        return tuple(a for a, failure in self.failures.items() if failure.kind not in mute)
+
     @property
     def only_doubtful(self) -> bool:
         """All have answered but places of doubted hosts."""

@@ -20,7 +20,7 @@ from grid.effects import (
     Unpoint,
     Warn,
 )
-from grid.election import ASK_SECONDS, Election, Phase
+from grid.election import ASK_SECONDS, DOUBT_SECONDS, Election, Phase
 from grid.events import (
     AskAnswered,
     AskFailed,
@@ -162,6 +162,36 @@ def test_when_nobody_vouches_the_first_that_lives_grabs(election: Election) -> N
     election.ask_answered(AskAnswered("w", welcome("w", Reign(0, ""))), 10.2)
     assert election.deadline == 10.0 + ASK_SECONDS, "the silent place has as long as the others"
     assert BindPort(PORT) in election.due(10.0 + ASK_SECONDS), "of those who live it comes first"
+
+
+@pytest.mark.parametrize("before_us", ["serves", "is gone", "is gone without a word"])
+def test_its_turn_come_it_greets_those_who_answered_once_more(
+    election: Election, before_us: str
+) -> None:
+    """While silent places were awaited, one that comes before us may have become server."""
+    cut_off(election)
+    now, effects = 10.0, list[ClientEffect]()
+    for _ in range(2):
+        for peer in ("v", "w"):
+            election.ask_answered(AskAnswered(peer, welcome(peer, Reign(0, ""))), now)
+        now += ASK_SECONDS
+        effects = election.due(now)
+        if election.phase is Phase.WAITING:
+            now = election.deadline or now
+            election.due(now)
+            fail(election, now, {"s-host": "silent"})
+    (look,) = effects
+    assert isinstance(look, Probe)
+    assert {address.host for address in look.addresses} == {"v-host", "w-host"}
+    if before_us == "serves":
+        serves = ProbeAnswered(doors("v-host")[0], welcome("v", Reign(5, "v"), 1))
+        election.probe_answered(serves, now)
+        fail(election, now)
+        assert election.phase is Phase.JOINING
+    elif before_us == "is gone":
+        assert fail(election, now) == [BindPort(PORT)]
+    else:
+        assert election.due(now + DOUBT_SECONDS) == [BindPort(PORT)]
 
 
 def test_whoever_does_not_answer_is_not_waited_for(election: Election) -> None:
