@@ -98,6 +98,10 @@ PATIENCE_SECONDS = (0.02, 0.5)
 """First and longest pause between two rounds of seeking, each twice the one before: a successor
 takes over within some milliseconds, and a grid that stays away is not to be pestered."""
 
+CROWD = 32
+"""So many members may all ask others at the same moment on one host: each asks several, and each
+answer costs a whole handshake."""
+
 RESOLVE_SECONDS = 1.0
 """How often names are looked up while nobody is found."""
 
@@ -344,9 +348,13 @@ class Election:
         return VOUCH_HEARTBEATS * self.settings.heartbeat_seconds
 
     def _ask(self, now: float) -> list[ClientEffect]:
-        """Ask the last roster, unless the server's own host said that it is gone."""
-        failure = self._search.failures.get(self._lost) if self._lost is not None else None
-        if self._lost is None or (failure is not None and failure.kind == "refused"):
+        """Ask the last roster, unless the server's own host said that it is gone. Nor if a large
+        grid's server was on this very host: what is silent here has its whole crowd at the door
+        rather than being out of reach, and everyone asking everyone would keep all from it."""
+        if self._lost is None or (self._missing > CROWD and self._places.here(self._lost)):
+            return []
+        failure = self._search.failures.get(self._lost)
+        if failure is not None and failure.kind == "refused":
             return []
         refs = [s.ref for s in self.successors if s.ref.peer != self.peer]
         if not refs:

@@ -5,12 +5,14 @@ strangers can cost members nothing but a little processor time. Whoever knocks g
 and must say hello; a callback answers with a welcome or a refusal; those who are welcome are handed
 over, the others are told why and hung up on.
 
-Promises: those not yet greeted have a budget: ``pending_max`` at once (the one waiting longest
-makes room for the next), ``handshake_seconds`` each, and one small frame. So hundreds of idle
-connections delay a member by milliseconds. When ``stop`` returns the port is free, even if a
-forked child still has a copy of the socket. Running out of descriptors slows the answering down,
-and does not make it spin. ``bind`` takes all addresses of one port or none, and never shares a port
-with another listener.
+Promises: those not yet greeted have a budget: ``pending_max`` at once, ``handshake_seconds`` each,
+and one small frame. So hundreds of idle connections delay a member by milliseconds, and of
+thousands the one waiting longest makes room for the next. But not before ``yield_seconds``: until
+then the next waits in the kernel, for a crowd that comes at once, all of them honest, would
+otherwise push each other out, knock again, and none would ever get in. When ``stop`` returns the
+port is free, even if a forked child still has a copy of the socket. Running out of descriptors
+slows the answering down, and does not make it spin. ``bind`` takes all addresses of one port or
+none, and never shares a port with another listener.
 
 Does not know reigns, rosters or roles: ``greet`` does.
 """
@@ -91,8 +93,9 @@ class Doorman:
         admit: Admit,
         *,
         name: str = "doorman",
-        pending_max: int = 64,
+        pending_max: int = 512,
         handshake_seconds: float = 3.0,
+        yield_seconds: float = 0.5,
         host_silence_seconds: float = 2.0,
     ) -> None:
         self.addresses = [near_end(listener) for listener in listeners]
@@ -104,8 +107,12 @@ class Doorman:
         self._name = name
         self._pending_max = pending_max
         self._handshake_seconds = handshake_seconds
+        self._yield_seconds = yield_seconds
         self._host_silence_seconds = host_silence_seconds
-        self._pending: dict[asyncio.Task[bool], ssl.SSLSocket] = {}
+        self._pending: dict[asyncio.Task[bool], tuple[ssl.SSLSocket, float]] = {}
+        """Who is being greeted, in the order of coming, and since when."""
+        self._full = False
+        self._listens_again: asyncio.TimerHandle | None = None
         self._brought: deque[socket.socket] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -157,21 +164,19 @@ class Doorman:
     def filenos(self) -> list[int]:
         """The open descriptors, for a forked child to close. Takes no lock."""
         own = loop_filenos(self._loop) if self._loop is not None else []
-        return own + open_filenos(
-            *self._listeners, *list(self._pending.values()), *list(self._brought)
-        )
+        pending = [tls for tls, _ in list(self._pending.values())]
+        return own + open_filenos(*self._listeners, *pending, *list(self._brought))
 
     # -------------------------------------------------------------------- on its thread
 
     def _run(self) -> None:
         loop = self.loop
-        for listener in self._listeners:
-            loop.add_reader(listener, self._on_knock, listener)
+        self._listen()
         try:
             loop.run_forever()
         finally:
-            for listener in self._listeners:
-                loop.remove_reader(listener)
+            self._full = False
+            self._listen_not()
             self._close_listeners()
             left = list(self._pending)
             for task in left:
@@ -193,31 +198,55 @@ class Doorman:
         for listener in self._listeners:
             hang_up(listener)
 
+    def _listen(self) -> None:
+        for listener in self._listeners:
+            self.loop.add_reader(listener, self._on_knock, listener)
+
+    def _listen_later(self, seconds: float) -> None:
+        self._listen_not()
+        self._listens_again = self.loop.call_later(seconds, self._listen)
+
+    def _listen_not(self) -> None:
+        """Leave knocks to the kernel."""
+        for listener in self._listeners:
+            self.loop.remove_reader(listener)
+        if self._listens_again is not None:
+            self._listens_again.cancel()
+
     def _on_knock(self, listener: socket.socket) -> None:
         for _ in range(_KNOCKS_PER_TICK):
+            if not self._made_room():
+                return
             try:
                 raw, _ = listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._rest(listener, error)
+                self._rest(error)
                 return
             self._let_wait(raw)
 
-    def _rest(self, listener: socket.socket, error: OSError) -> None:
+    def _made_room(self) -> bool:
+        """Whether one more may come in; else listen again when one has left, or waited enough."""
+        if len(self._pending) < self._pending_max:
+            return True
+        _, since = next(iter(self._pending.values()))
+        left = since + self._yield_seconds - self.loop.time()
+        if left > 0:
+            self._full = True
+            self._listen_later(left)
+        return left <= 0
+
+    def _rest(self, error: OSError) -> None:
         """Leave knocks to the kernel for a moment, and make room if descriptors ran out."""
         log.warning("cannot accept connections for a moment: %s", error)
         if error.errno in _EXHAUSTED and self._pending:
             self._drop_oldest()
-        loop = self.loop
-        loop.remove_reader(listener)
-        loop.call_later(_REST_SECONDS, loop.add_reader, listener, self._on_knock, listener)
+        self._listen_later(_REST_SECONDS)
 
     def _answer_nobody(self, seconds: float) -> None:
-        loop = self.loop
-        for listener in self._listeners:
-            loop.remove_reader(listener)
-            loop.call_later(seconds, loop.add_reader, listener, self._on_knock, listener)
+        self._full = False
+        self._listen_later(seconds)
         while self._pending:
             self._drop_oldest()
 
@@ -240,13 +269,16 @@ class Doorman:
         if len(self._pending) >= self._pending_max:
             self._drop_oldest()
         task = self.loop.create_task(self._receive(tls))
-        self._pending[task] = tls
+        self._pending[task] = (tls, self.loop.time())
         task.add_done_callback(lambda done: self._after(done, tls))
 
     def _after(self, task: asyncio.Task[bool], tls: ssl.SSLSocket) -> None:
         self._pending.pop(task, None)
         if task.cancelled() or not task.result():
             hang_up(tls)
+        if self._full:
+            self._full = False
+            self._listen_later(0)
 
     async def _receive(self, tls: ssl.SSLSocket) -> bool:
         """Greet one that knocked. True if it was handed over."""

@@ -76,8 +76,8 @@ async def dial(
     wanted: str = "",
     through: PeerRef | None = None,
 ) -> Connection:
-    """Connect within ``timeout`` seconds, then verify and greet in the same time and what the
-    length of the way costs (a far host is not a silent one), or raise ``DialFailed``.
+    """Connect within ``timeout`` seconds, then verify, then greet, in the same time each and what
+    the length of the way costs (a far host is not a silent one), or raise ``DialFailed``.
 
     Only the peer ``wanted`` is greeted, if one is named. With ``through``, which follows
     ``wanted``, that peer is dialled instead of ``address``; greeting it may take ``timeout`` too.
@@ -95,6 +95,9 @@ async def dial(
             patience.begin_again(timeout + _ROUND_TRIPS * min(took, timeout))
             tls = _wrapped(raw, security, host_silence_seconds)
             try:
+                await retry(tls, tls.do_handshake)
+                # It lives. One that has a crowd at its door may need as long again.
+                patience.begin_again(timeout + _ROUND_TRIPS * min(took, timeout))
                 return await _introduce(tls, hello, wanted)
             except BaseException:
                 hang_up(tls)
@@ -251,7 +254,6 @@ async def end_tls(tls: ssl.SSLSocket) -> socket.socket:
 
 
 async def _introduce(tls: ssl.SSLSocket, hello: Hello, wanted: str) -> Connection:
-    await retry(tls, tls.do_handshake)
     remote = verified_id(tls)
     if wanted and remote != wanted:
         raise ProtocolError("there is now another peer than the one expected")

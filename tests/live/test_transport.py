@@ -98,6 +98,7 @@ class _House:
         self.heard: list[tuple[Link, Message]] = []
         self.ended: list[tuple[Link, str]] = []
         self.echoes = False
+        self.thinks_seconds = 0.0
         self._loop = asyncio.get_running_loop()
         self.doorman = Doorman(
             bind(["127.0.0.1"], 0),
@@ -123,6 +124,7 @@ class _House:
 
     def _greet(self, hello: Hello) -> Welcome | Refusal:
         self.hellos.append(hello)
+        time.sleep(self.thinks_seconds)
         return self.answer
 
     def _admit(self, connection: Connection) -> None:
@@ -499,7 +501,8 @@ def test_one_who_does_not_read_is_given_up(
 
 def test_500_idle_connections_keep_nobody_out(host: Security, guest: Security) -> None:
     async def scenario() -> None:
-        with _House(host, handshake_seconds=60) as house, ExitStack() as idle:
+        limits = {"handshake_seconds": 60.0, "pending_max": 256}
+        with _House(host, **limits) as house, ExitStack() as idle:
             for _ in range(500):
                 sock = idle.enter_context(socket.socket())
                 sock.setblocking(False)
@@ -508,8 +511,54 @@ def test_500_idle_connections_keep_nobody_out(host: Security, guest: Security) -
             started = time.monotonic()
             link, _ = await house.visit(guest)
             assert time.monotonic() - started < 2
-            assert len(house.doorman._pending) <= 64  # the others made room
+            assert len(house.doorman._pending) <= 256  # the others made room
             link.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_crowd_does_not_push_itself_out(host: Security, guest: Security) -> None:
+    """Many more than may wait at once: whoever is new waits in the kernel, nobody is dropped."""
+
+    async def scenario() -> None:
+        with _House(host, pending_max=4, yield_seconds=30) as house:
+            hello = _hello(guest, house.address)
+            dials = (dial(house.address, guest, hello, 20) for _ in range(60))
+            came = await asyncio.gather(*dials)
+            assert len(house.hellos) == 60
+            for connection in came:
+                connection.close()
+            await _eventually(lambda: len(house.links) == 60)
+
+    asyncio.run(scenario())
+
+
+def test_one_that_says_nothing_yields_to_the_next(host: Security, guest: Security) -> None:
+    async def scenario() -> None:
+        limits = {"handshake_seconds": 60.0, "pending_max": 1, "yield_seconds": 0.3}
+        with _House(host, **limits) as house, socket.socket() as idle:
+            idle.connect((house.address.host, house.address.port))
+            await _eventually(lambda: len(house.doorman._pending) == 1)
+            started = time.monotonic()
+            link, _ = await house.visit(guest)
+            assert 0.2 < time.monotonic() - started < 5
+            link.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_has_shown_life_gets_more_time(host: Security, guest: Security) -> None:
+    """The handshake and the greeting may each take almost as long as one may be silent."""
+
+    async def scenario() -> None:
+        with _House(host) as house:
+            house.thinks_seconds = 0.6
+            house.doorman.rest(0.6)
+            started = time.monotonic()
+            connection = await dial(house.address, guest, _hello(guest, house.address), 1.0)
+            assert time.monotonic() - started > 1.0
+            connection.close()
+            await _eventually(lambda: bool(house.links))
 
     asyncio.run(scenario())
 

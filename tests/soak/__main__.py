@@ -9,6 +9,8 @@ kill to the first task that the new server gave and that was finished.
 ``--hog MINUTES``: no faults at all, but a grid at full load whose server and another owner hold
 their interpreter's lock for two seconds again and again (``tests/witness``). Checked: nobody takes
 anybody for dead. Reported: the term, the jobs done, and the longest silence that was judged.
+
+``--idle N``: N idle peers, whose server is killed three times (``tests/soak/idle.py``).
 """
 
 import argparse
@@ -28,10 +30,12 @@ from grid.job import Job
 from peers import Peer, Transaction
 from tests.live.harness import Process, Site, until
 from tests.live.jobs import answer, gated_job, slowly, total
+from tests.soak.idle import idle
 from tests.witness.witness import Witness, complaints
 
 ITEMS = 300
 SLOTS = 2
+IDLE_KILLS = 3
 JOB_SECONDS = 1.0
 """About what the job takes with all peers: kills are drawn over it and a bit beyond."""
 
@@ -171,9 +175,10 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=0, help="jobs with one kill each")
     parser.add_argument("--chain", type=int, default=0, help="kills of servers during one job")
     parser.add_argument("--hog", type=float, default=0, metavar="MINUTES", help="of no faults")
+    parser.add_argument("--idle", type=int, default=0, metavar="N", help="peers that come back")
     parser.add_argument("--seed", type=int, default=1, help="of the kill times")
     args = parser.parse_args()
-    if not args.runs and not args.chain and not args.hog:
+    if not (args.runs or args.chain or args.hog or args.idle):
         args.runs = 20
     rng = random.Random(args.seed)
     good = True
@@ -186,6 +191,10 @@ def main() -> int:
     if args.hog:
         print(f"{args.hog:g} minutes at full load, interpreters held, no faults")
         good &= hog(args.hog)
+    if args.idle:
+        print(f"{args.idle} idle peers, the server killed {IDLE_KILLS} times")
+        with site() as here:
+            good &= idle(here, args.idle, IDLE_KILLS)
     return 0 if good else 1
 
 

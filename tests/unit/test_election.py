@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from grid.effects import (
+    Ask,
     BindPort,
     ClientEffect,
     CloseLink,
@@ -18,7 +19,7 @@ from grid.effects import (
     Serve,
     StopServing,
 )
-from grid.election import WIDE_SPAN, Election, Phase
+from grid.election import CROWD, WIDE_SPAN, Election, Phase
 from grid.errors import Refused, WrongKey
 from grid.events import (
     Connected,
@@ -135,6 +136,22 @@ def test_a_reign_too_short_for_all_to_come_does_not_lower_how_many_are_missed(
     serve, *_ = election.port_bound(PortBound(PORT, FIRST), 10.5)
     assert isinstance(serve, Serve)
     assert serve.expected == 7
+
+
+def lose_one_of(election: Election, members: int, *order: str) -> list[ClientEffect]:
+    """Its server, with so many members, is gone; return what it begins with."""
+    follow(election, Reign(4, "s"))
+    election.told(Reign(4, "s"), successors(*order), members)
+    return election.lost_server(10.0)
+
+
+@pytest.mark.parametrize(("members", "asked"), [(CROWD, [Ask]), (CROWD + 2, [])])
+def test_on_its_own_host_a_crowd_asks_nobody_whether_the_server_lives(
+    election: Election, members: int, asked: list[type]
+) -> None:
+    lose_one_of(election, members, "a", "me")
+    effects = nobody(election, 10.0, "silent")
+    assert [type(effect) for effect in effects] == asked
 
 
 def test_successors_wait_for_their_turn(election: Election) -> None:
