@@ -269,6 +269,9 @@ class Election:
                 # It may have to give way, and not know of us: we look there too, which tells it.
                 self._places.remember((welcome.follows.address,))
             return self._meet_rival(welcome.follows or theirs)
+        if self.phase is Phase.FOLLOWING and self._should_point():
+            self.deadline = now + self._rival_seconds()  # another is the signpost of this host
+            return []
         if self.phase not in (Phase.SEEKING, Phase.ASKING):
             return []
         if event.address not in self._search.pending:
@@ -284,6 +287,8 @@ class Election:
         if self.phase is Phase.SERVING:
             self._search.told[event.address] = event
             return []
+        if self.phase is Phase.FOLLOWING and self._should_point():
+            return self._point_elsewhere(event, now)
         if self.phase not in (Phase.SEEKING, Phase.ASKING):
             return []
         if event.address not in self._search.pending:
@@ -455,8 +460,7 @@ class Election:
     def port_taken(self, event: PortTaken, now: float) -> list[ClientEffect]:
         if self.phase is Phase.FOLLOWING and self._pointing:
             self._pointing = False
-            self.deadline = now + self._rival_seconds()
-            return []
+            return [Probe((Address(self._places.hosts[0], event.port),))]
         if self.phase is not Phase.BINDING:
             return []
         holder = [
@@ -613,6 +617,17 @@ class Election:
         self._pointing = True
         followers = max(self.members - 1, 1)  # we are one
         return [Point(Claim(self._server_peer, self.server, self.reign, followers))]
+
+    def _point_elsewhere(self, event: ProbeFailed, now: float) -> list[ClientEffect]:
+        """What holds the port to point from is none of this grid: there are others."""
+        ports = self._places.ports
+        if self._pointing or event.address.host != self._places.hosts[0]:
+            return []
+        if event.kind == "refused" or event.address.port + 1 not in ports:
+            self.deadline = now + self._rival_seconds()
+            return []
+        self._pointing = True
+        return [BindPort(event.address.port + 1)]
 
     def _unpoint(self) -> list[ClientEffect]:
         pointing, self._pointing = self._pointing, False
