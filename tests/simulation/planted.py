@@ -194,41 +194,41 @@ def blame_others(right: Any) -> Wrong:
 
 
 FAULTS = {
-    "the settling is skipped": Fault(147, ServerCore, "_on_reign", skip_settling),
-    "a holding is missing from the join": Fault(0, Holdings, "held", forget_a_holding),
-    "running attempts are missing from the join": Fault(98, Attempts, "running", say_nothing_runs),
+    "the settling is skipped": Fault(150, ServerCore, "_on_reign", skip_settling),
+    "a holding is missing from the join": Fault(1, Holdings, "held", forget_a_holding),
+    "running attempts are missing from the join": Fault(7, Attempts, "running", say_nothing_runs),
     "a result is fetched whenever it is announced": Fault(
         0, Ownership, "finished", fetch_whenever_told
     ),
     "a result is delivered twice": Fault(0, Ownership, "fetched", deliver_whenever_fetched),
-    "a term is reigned in again": Fault(0, Election, "_reign_anew", reuse_the_term),
+    "a term is reigned in again": Fault(1, Election, "_reign_anew", reuse_the_term),
     "an owner is forgotten when resubmitting": Fault(
-        9, Ownership, "resubmissions", forget_an_owner
+        1, Ownership, "resubmissions", forget_an_owner
     ),
-    "a cancel is said only once": Fault(199, Ownership, "resubmissions", repeat_no_cancel),
+    "a cancel is said only once": Fault(112, Ownership, "resubmissions", repeat_no_cancel),
     "an acknowledgement is said once": Fault(
-        161, Ownership, "resubmissions", repeat_no_acknowledgement
+        140, Ownership, "resubmissions", repeat_no_acknowledgement
     ),
     "ranges are cut anywhere": Fault(0, Plan, "cut", cut_anywhere),
-    "a lost output's range is not free again": Fault(6, Plan, "_freed", nothing),
-    "no server ever abdicates": Fault(9, Election, "_meet_rival", never_abdicate),
+    "a lost output's range is not free again": Fault(1, Plan, "_freed", nothing),
+    "no server ever abdicates": Fault(46, Election, "_meet_rival", never_abdicate),
     "a server of a later port is no rival": Fault(
-        113, Election, "_meet_rival", compare_rivals_by_port
+        209, Election, "_meet_rival", compare_rivals_by_port
     ),
     "orders go out before the news of them": Fault(0, ServerState, "flush", orders_before_news),
-    "ledgers are not waited for": Fault(0, Submissions, "_expect", nothing),
+    "ledgers are not waited for": Fault(1, Submissions, "_expect", nothing),
     "attempts of the dead stay": Fault(5, Dispatcher, "part", keep_the_attempts_of_the_dead),
-    "estates of the dead are not announced": Fault(0, ClientCore, "_on", ignore_estates),
+    "estates of the dead are not announced": Fault(3, ClientCore, "_on", ignore_estates),
     "what a server does not know is dropped": Fault(
-        0, ServerCore, "_take_held", drop_what_is_unknown
+        3, ServerCore, "_take_held", drop_what_is_unknown
     ),
     "a reduce misses a holder's outputs": Fault(
         0, registry.Transaction, "sources", reduce_what_is_there
     ),
-    "results are retained for ever": Fault(3, Submissions, "expire", nothing),
-    "nobody who asks for a result is answered": Fault(0, Submissions, "show_result", nothing),
-    "one's own pause is blamed on others": Fault(107, FailureDetector, "look", blame_others),
-    "nobody is ever silent": Fault(114, FailureDetector, "silent", nothing_found),
+    "results are retained for ever": Fault(4, Submissions, "expire", nothing),
+    "nobody who asks for a result is answered": Fault(4, Submissions, "show_result", nothing),
+    "one's own pause is blamed on others": Fault(127, FailureDetector, "look", blame_others),
+    "nobody is ever silent": Fault(9, FailureDetector, "silent", nothing_found),
 }
 
 
