@@ -29,7 +29,16 @@ from grid.job import Job
 from grid.messages import Failure, Held, Keep, PeerRef, RecordMeta, Remembered
 from grid.pickling import show
 from peers.bulk import Blob, NotHere, Unreachable
-from peers.journal import ITEM_BYTES_MAX, RESULTS, Entry, Item, Journal, encode_items, in_use
+from peers.journal import (
+    ITEM_BYTES_MAX,
+    RESULTS,
+    Entry,
+    Item,
+    Journal,
+    encode_items,
+    in_use,
+    time_of_day,
+)
 from peers.keys import own_key_path
 from peers.records import Head, Records
 from peers.shipping import pickle_value
@@ -205,7 +214,7 @@ class Detached:
         self._owned[record] = None
         head = Head.decode(journal.head(record))
         self._records.keep(record, _Kept(record, entry.meta.items, head, journal, self._damaged))
-        left = max(0.001, entry.deadline - time.time()) if entry.deadline else None
+        left = max(0.001, entry.deadline - time_of_day()) if entry.deadline else None
         self._post(
             ev.SubmitRequested(
                 txn=f"{KEPT}{record}",

@@ -10,7 +10,6 @@ import random
 import secrets
 import sys
 import threading
-import time
 import weakref
 from collections import Counter
 from collections.abc import Callable
@@ -55,6 +54,7 @@ from peers.detached import Detached, Give, Handing, with_key
 from peers.failures import as_error
 from peers.fingerprint import fingerprint
 from peers.inputs import FETCH_SECONDS, Inputs
+from peers.journal import time_of_day
 from peers.records import Head, OwnedRecord, Records, digest, load_keys, own
 from peers.relay import Relay
 from peers.results import Fetcher, keep
@@ -329,7 +329,7 @@ class Engine:
         if self._closed.is_set():
             raise PeerClosed(f"{self.me.name} is closed; make a new Peer to submit")
         record = digest(head, keys, secrets.token_hex(8))
-        keeping = Keeping(self.settings.keep_seconds, time.time())
+        keeping = Keeping(self.settings.keep_seconds, time_of_day())
         meta = submission.meta(record, "mapreduce", len(keys), head.partitions, keeping)
         seconds = submission.deadline_seconds
         deadline = keeping.began + seconds if seconds is not None else 0.0

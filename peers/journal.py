@@ -75,6 +75,12 @@ CREATE TABLE IF NOT EXISTS keepers (
 _COPY_BYTES = 1 << 20
 
 
+def time_of_day() -> float:
+    """Seconds since 1970. What outlives every process, and the boot of its host, has nothing else
+    to count by; everything else here counts by a clock that never jumps."""
+    return time.time()
+
+
 class Entry(Struct, frozen=True, array_like=True):
     """A detached transaction as it was submitted. ``deadline`` is a time, or 0."""
 
@@ -177,7 +183,7 @@ class Journal:
                 database.execute(
                     "INSERT INTO entries (record, state, touched, entry, head, entry_sign)"
                     " VALUES (?, 'arriving', ?, ?, ?, ?)",
-                    (record, time.time(), encoded, head, self._sign(b"entry", encoded, head)),
+                    (record, time_of_day(), encoded, head, self._sign(b"entry", encoded, head)),
                 )
             self._keep(record)
         return found in ("open", "ended")
@@ -289,7 +295,7 @@ class Journal:
             )
             if digests:
                 _sync_folder(self.results)
-        remembered = structs.replace(remembered, ended=time.time())
+        remembered = structs.replace(remembered, ended=time_of_day())
         encoded = msgpack.encode(_Ending(remembered, digests))
         with self._writing() as database:
             if self._state(record) != "ended":
@@ -368,7 +374,7 @@ class Journal:
     def _expire(self) -> None:
         """Remove what is over. An open entry that nobody has kept alive for as long as its end
         would be kept may have ended elsewhere, and been forgotten: it is not revived."""
-        now = time.time()
+        now = time_of_day()
         query = "SELECT record, state, touched, entry FROM entries WHERE state != 'aside'"
         for record, state, touched, encoded in self._database.execute(query).fetchall():
             try:
@@ -408,7 +414,7 @@ class Journal:
                 raise self._damaged(record, f"{path}: {error.strerror}") from error
             if found != digest:
                 raise self._damaged(record, f"{path} was changed")
-        left = remembered.ended + remembered.seconds_left - time.time()
+        left = remembered.ended + remembered.seconds_left - time_of_day()
         return structs.replace(remembered, seconds_left=max(0.0, left))
 
     def set_aside(self, record: str, reason: str) -> None:
@@ -429,7 +435,7 @@ class Journal:
             database.execute(
                 "UPDATE entries SET touched = ? WHERE state = 'open' AND record IN"
                 " (SELECT record FROM keepers WHERE peer = ?)",
-                (time.time(), self._peer),
+                (time_of_day(), self._peer),
             )
 
     def any_open(self) -> bool:
@@ -442,7 +448,7 @@ class Journal:
         self._database.execute("INSERT OR IGNORE INTO keepers VALUES (?, ?)", (record, self._peer))
         self._database.execute(
             "UPDATE entries SET touched = ? WHERE record = ? AND state = 'open'",
-            (time.time(), record),
+            (time_of_day(), record),
         )
 
     def _delete(self, record: str) -> None:

@@ -170,10 +170,12 @@ def wall_clocks_in(path: Path) -> list[str]:
 
 
 def test_nothing_is_decided_by_the_time_of_day() -> None:
-    """A clock that jumps harms nothing, because nobody looks at it."""
+    """A clock that jumps harms nothing, because nobody looks at it; only how long detached
+    transactions are kept is counted by it, over restarts of everything."""
     files = [path for package in ("grid", "peers") for path in (TOP / package).rglob("*.py")]
     assert len(files) > 50
-    assert [line for path in files for line in wall_clocks_in(path)] == []
+    looks = [line for path in files for line in wall_clocks_in(path)]
+    assert [line.partition(":")[0] for line in looks] == ["journal.py"], looks
     for path in (TOP / "grid").rglob("*.py"):
         names = {
             name

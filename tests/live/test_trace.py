@@ -18,6 +18,7 @@ def test_a_failover_is_decided_the_same_again(site: Site, tmp_path: Path) -> Non
     peer = site.here(trace=traces["here"])
     txn = peer.submit(Job(list(range(ITEMS)), slowly, reducefn=total))
     until("progress", lambda: txn.progress.maps_done > ITEMS // 4)
+    until("the first is written", lambda: traces["one"].read_text().count("\n") > 40)
     one.kill()
     assert txn.result(60) == answer(ITEMS)
     peer.close()
