@@ -46,6 +46,12 @@ def forever(_key: Any, _value: Any) -> Iterator[tuple[int, int]]:
         pass
 
 
+def begin_and_never_end(_key: Any, begun: str) -> Iterator[tuple[int, int]]:
+    """As ``forever``, once it has said that it runs."""
+    Path(begun).touch()
+    return forever(_key, begun)
+
+
 def behind_gate(key: int, item: tuple[int, str]) -> Iterator[tuple[str, int]]:
     """As ``pairs_of``, once a file exists: so a test decides how far a job gets."""
     value, gate = item
