@@ -232,7 +232,7 @@ class Failover(Struct, frozen=True, array_like=True):
     """How a grid got over the loss of a server, as the next one measured it. ``how`` it was lost:
     its connection closed, or it was silent. ``term`` is the new server's. The times count from the
     loss, or from when the silent one was last heard: until the new server reigned, and until the
-    first task that it gave began to run (None: it had none to give yet)."""
+    first task that it gave, of work that was under way, began to run (None: there was none)."""
 
     how: Literal["closed", "silent"]
     term: Annotated[int, Meta(ge=0, le=TERM_MAX)]

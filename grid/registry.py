@@ -76,6 +76,8 @@ class Transaction:
     freed: list[LedgerEntry] = field(default_factory=list)
     dirty: bool = False
     ran: int = 0
+    resumed: bool = False
+    """An earlier server had accepted it."""
     skipped: tuple[int, ...] = ()
     riding: Riding = NOTHING_RIDING
     head_given: dict[str, None] = field(default_factory=dict)

@@ -348,7 +348,7 @@ class ServerCore:
 
     def _on_task_done(self, member: Member, message: TaskDone, now: float) -> None:
         txn = self.dispatcher.done(member, message)
-        if txn is not None and txn.ran:
+        if txn is not None and txn.ran and txn.resumed:
             self._note_failover(now - message.seconds)
         record = message.holding.output.record
         if txn is not None:

@@ -126,6 +126,7 @@ class Submissions:
     def _own(self, txn: Transaction, member: Member, message: Submit, now: float) -> None:
         peer = member.ref.peer
         owner = Owner(peer, message.txn)
+        txn.resumed |= message.accepted
         txn.owners[peer, message.txn] = owner
         txn.ownerless_until = None
         self._state.accept(member, Accepted(message.txn, txn.meta.record))

@@ -56,7 +56,7 @@ def test_the_first_task_run_under_the_new_server_is_timed_and_told_to_everyone()
     said = table.join(join("a"))
     (joined,) = [message for message in said["a"] if isinstance(message, Joined)]
     assert joined.failovers == (Failover("closed", REIGN.term, 0.25),)
-    table.hear("a", Submit("t", meta(items=2)))
+    table.hear("a", Submit("t", meta(items=2), accepted=True))
     ((name, order), *_) = table.orders()
     table.now = 0.5
     said = table.hear(name, done(order.attempt, holding(order.start, order.stop, name)))
@@ -71,8 +71,18 @@ def test_a_failover_of_an_earlier_reign_is_not_timed_again() -> None:
     earlier = Failover("closed", REIGN.term - 1, 0.25, 0.3)
     table = serve(earlier)
     table.join(join("a"))
-    table.hear("a", Submit("t", meta(items=1)))
+    table.hear("a", Submit("t", meta(items=1), accepted=True))
     ((name, order),) = table.orders()
     said = table.hear(name, done(order.attempt, holding(order.start, order.stop, name)))
     assert not [m for m in said.get("a", []) if isinstance(m, FailedOver)]
     assert table.core.state.failovers == (earlier,)
+
+
+def test_work_that_came_only_later_says_nothing_about_the_failover() -> None:
+    table = serve(Failover("closed", REIGN.term, 0.25))
+    table.join(join("a"))
+    table.now = 3600.0
+    table.hear("a", Submit("t", meta(items=1)))
+    ((name, order),) = table.orders()
+    table.hear(name, done(order.attempt, holding(order.start, order.stop, name)))
+    assert table.core.state.failovers[0].task_seconds is None
