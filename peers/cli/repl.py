@@ -28,7 +28,7 @@ from peers.cli.counting import count_words, read_and_count, statistics, total
 from peers.cli.options import add_command, add_grid_options, visit
 from peers.cli.printing import add_json_option, print_json_line
 from peers.cli.tables import make_console, make_table
-from peers.cli.waiting import wait_shown, warn_if_idle
+from peers.cli.waiting import wait_shown
 
 if TYPE_CHECKING:
     from grid.job import Job
@@ -185,7 +185,6 @@ def _count(peer: "Peer", line: str) -> Counted:
     began = time.monotonic()
     transaction = peer.submit(_job(line))
     try:
-        warn_if_idle(peer)
         wait_shown(peer, transaction)
     except KeyboardInterrupt:
         transaction.cancel()

@@ -95,8 +95,8 @@ def run(args: argparse.Namespace) -> int:
     check_result_options(args)
     job = load_job(args.job)
     with visit(args) as peer:
-        warn_if_idle(peer)
         if args.detached:
+            warn_if_idle(peer)
             _detach(peer, job, args)
             return 0
         transaction = _finished(peer, job, args)

@@ -19,10 +19,19 @@ if TYPE_CHECKING:
 
 POLL_SECONDS = 0.1
 
+IDLE_SECONDS = 1.0
+"""So long a job's end may go unnoticed while the server is asked whether anybody has slots."""
+
 
 def wait_shown(peer: "Peer", transaction: "Transaction") -> None:
-    """Wait until the transaction has ended, however it does, and show how far it is."""
+    """Wait until the transaction has ended, however it does, and show how far it is.
+
+    That it waits is shown first, also while no server answers; Ctrl-C is heard in all of it.
+    """
     with _bars() as bars:
+        _show(bars, peer, transaction)
+        if not _ended(transaction):
+            warn_if_idle(peer)
         while not _ended(transaction):
             _show(bars, peer, transaction)
         _show(bars, peer, transaction)
@@ -31,9 +40,9 @@ def wait_shown(peer: "Peer", transaction: "Transaction") -> None:
 def warn_if_idle(peer: "Peer") -> None:
     """Say so on stderr if nobody is there to run tasks."""
     try:
-        members = peer.status().members
+        members = peer.status(IDLE_SECONDS).members
     except TimeoutError:
-        return  # the server has just died; the job will wait for the next
+        return  # the server has just died, or stands still; the job will wait for the next
     if not any(member.slots for member in members):
         print("no peer of this grid has slots: the job waits for one that has", file=sys.stderr)
 
