@@ -1,5 +1,8 @@
-"""The witness grid, which lives while other tests run; and who shares a process with it."""
+"""The witness grid, which lives while other tests run; and who shares a process with it. And
+Ctrl-C, which tests send to what they start: it is heard also where the tests themselves were
+started in the background of a shell, which has everything they start ignore it."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +19,11 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Witness]:
         yield grid
     finally:
         grid.close()
+
+
+def pytest_configure() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
