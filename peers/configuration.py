@@ -52,6 +52,8 @@ class Configuration:
     ``listen`` empty: on all interfaces if any of ``hosts`` is another machine, else on loopback.
     ``advertise`` is where others find this peer, if that is not an address of this host's own, as
     in containers and behind address translation; with a port, where they find its well-known one.
+    ``prints_here``: what user code prints on this peer is shown by it, not by the job's owner.
+    ``weak_password``: a short one will do although other hosts can try it (``peers.mincemeat``).
     """
 
     settings: Settings
@@ -65,6 +67,8 @@ class Configuration:
     key_file: str | None
     trace: Path | None
     password: str | bytes | None
+    weak_password: bool
+    prints_here: bool
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -97,7 +101,7 @@ class Configuration:
 
 def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> Configuration:
     """Check what was given and fill in the rest. Raises ``Misuse``."""
-    known = [*_SETTINGS, *_VARIABLES, "password"]
+    known = [*_SETTINGS, *_VARIABLES, "password", "prints_here", "weak_password"]
     check_names(dict(given), known, "Peer")
     values = {name: value for name, value in given.items() if value is not None}
     for name, kind in _VARIABLES.items():
@@ -117,6 +121,8 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     key_file = values.pop("key_file", None)
     trace = values.pop("trace", None)
     password = values.pop("password", None)
+    weak_password = bool(values.pop("weak_password", False))
+    prints_here = bool(values.pop("prints_here", False))
     values.setdefault("slots", os.cpu_count() or 1)
     _default_ports(values, places)
     hosts = tuple(str(place) for place in places)
@@ -136,6 +142,8 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
         key_file=str(key_file) if key_file else None,
         trace=Path(trace) if trace else None,
         password=password,
+        weak_password=weak_password,
+        prints_here=prints_here,
     )
 
 

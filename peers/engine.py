@@ -67,6 +67,7 @@ from peers.trace import Trace
 from peers.transaction import Transaction
 from peers.voucher import Voucher
 from peers.whereabouts import Whereabouts
+from peers.worker_channel import PoolEvent, Printed
 from peers.worker_pool import WorkerPool
 from peers.worker_tasks import as_call
 
@@ -109,6 +110,7 @@ class Engine:
             password=configuration.password,
             key_file=configuration.key_file,
             loopback_only=configuration.loopback_only,
+            weak=configuration.weak_password,
         )
         self._security = security
         # A host may have several grids of one key: the port keeps their folders apart.
@@ -193,7 +195,7 @@ class Engine:
         self.client.pool = WorkerPool(
             self.settings.slots,
             self.store.folder,
-            self.client.on_pool_event,
+            self._on_pool_event if configuration.prints_here else self.client.on_pool_event,
             mode=configuration.workers,
             name=configuration.name,
         )
@@ -498,8 +500,18 @@ class Engine:
             self._crew.give(self.detached.touch)
 
     def show_printed(self, effect: fx.ShowPrinted) -> None:
-        stream = sys.stdout if effect.stream == "stdout" else sys.stderr
-        lines = [f"[{effect.peer}] {line}\n" for line in effect.text.splitlines()]
+        self._print(effect.stream, f"[{effect.peer}] ", effect.text)
+
+    def _on_pool_event(self, event: PoolEvent) -> None:
+        """On the client thread, where this peer itself shows what its workers print."""
+        if isinstance(event, Printed):
+            self._print(event.stream, "", event.text)
+        else:
+            self.client.on_pool_event(event)
+
+    def _print(self, kind: str, prefix: str, text: str) -> None:
+        stream = sys.stdout if kind == "stdout" else sys.stderr
+        lines = [f"{prefix}{line}\n" for line in text.splitlines()]
 
         def write() -> None:
             stream.write("".join(lines))

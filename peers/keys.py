@@ -74,13 +74,15 @@ def find_key(
     password: str | bytes | None = None,
     key_file: str | Path | None = None,
     loopback_only: bool,
+    weak: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Key:
     """Return the key that these arguments and this environment name.
 
-    ``loopback_only`` says that the grid is reachable from this host alone. An empty variable counts
-    as not set; an empty ``password`` argument is a (weak) password. Makes the user's own key if
-    that is what is needed and it is not there yet. Raises ``BadKey``.
+    ``loopback_only`` says that the grid is reachable from this host alone, ``weak`` that a password
+    may be weak all the same. An empty variable counts as not set; an empty ``password`` argument is
+    a (weak) password. Makes the user's own key if that is what is needed and it is not there yet.
+    Raises ``BadKey``.
     """
     key = (
         _configured(password, key_file, "password", "key_file")
@@ -92,7 +94,7 @@ def find_key(
         )
         or _own_key(loopback_only, environ)
     )
-    if key.stretch and not loopback_only and len(key.secret) < PASSWORD_LENGTH_MIN:
+    if key.stretch and not (loopback_only or weak) and len(key.secret) < PASSWORD_LENGTH_MIN:
         raise BadKey(
             f"the {key.source} is shorter than {PASSWORD_LENGTH_MIN} characters, too weak for a "
             f"grid that other hosts can reach. {_HOW_TO_SHARE}"

@@ -67,15 +67,20 @@ def secure(
     password: str | bytes | None = None,
     key_file: str | Path | None = None,
     loopback_only: bool,
+    weak: bool = False,
     environ: Mapping[str, str] = os.environ,
 ) -> Security:
     """Find the key and make this process a new identity in the grid called ``grid``.
 
     ``loopback_only`` says that no other host can reach the grid: then a weak password or the
-    user's own key will do. Raises ``BadKey``.
+    user's own key will do. With ``weak`` such a password will do anyway. Raises ``BadKey``.
     """
     key = find_key(
-        password=password, key_file=key_file, loopback_only=loopback_only, environ=environ
+        password=password,
+        key_file=key_file,
+        loopback_only=loopback_only,
+        weak=weak,
+        environ=environ,
     )
     return issue(grid, key)
 
