@@ -55,6 +55,7 @@ from grid.events import (
     PortTaken,
     ProbeAnswered,
     ProbeFailed,
+    ReadinessLost,
     Received,
     ReconnectFailed,
     RecordAdopted,
@@ -67,6 +68,7 @@ from grid.events import (
     Started,
     StatusRequested,
     SubmitRequested,
+    Summoned,
     TaskBroke,
     TaskRefused,
     TaskSealed,
@@ -115,6 +117,7 @@ from grid.messages import (
     Rejected,
     Retain,
     Status,
+    Successor,
     Successors,
     Suffer,
     TakeOver,
@@ -123,6 +126,7 @@ from grid.messages import (
     TaskReturned,
 )
 from grid.ownership import Ownership
+from grid.readiness import Readiness
 from grid.settings import Settings
 
 ADOPT_AFTER_SECONDS = (0.0, 0.02, 0.1, 0.5, 1.0, 2.0)
@@ -159,6 +163,7 @@ class ClientCore:
         self._doors = doors
         self._rng = rng
         self.election = Election(settings, me.peer, own, strict, rng)
+        self._readiness = Readiness(me.peer, rng)
         self.ownership = Ownership()
         self.attempts = Attempts(me.peer, settings.slots)
         self.holdings = Holdings(settings.orphan_hold_seconds)
@@ -194,6 +199,7 @@ class ClientCore:
             self._beat_at,
             self.election.deadline,
             self.election.join_deadline,
+            self._readiness.deadline,
             self.ownership.deadline(),
             self._adopt_at[0] if self._adopt_at else None,
             self._leave_by,
@@ -234,6 +240,10 @@ class ClientCore:
                 self._do(self.election.ask_failed(event, now))
             case RivalHeard():
                 self._do(self.election.rival_heard(event))
+            case Summoned():
+                self._do(self.election.summoned(event))
+            case ReadinessLost():
+                self._readiness.lost(event.peer, now)
             case Connected():
                 self._on_connected(event, now)
             case ReconnectFailed():
@@ -476,12 +486,14 @@ class ClientCore:
                     self.election.failovers = message.failovers
                 self._do(self.election.told(message.reign, message.successors, message.members))
                 self._do([self.election.role(message.server)])
+                self._be_ready(message.successors, now)
                 self._adopt_soon(now)
             case FailedOver():
                 self.election.failovers = message.failovers
             case Successors():
                 reign = self.election.reign
                 self._do(self.election.told(reign, message.successors, message.members))
+                self._be_ready(message.successors, now)
             case NewReign():
                 election = self.election
                 self._do(election.told(message.reign, election.successors, election.members))
@@ -543,6 +555,11 @@ class ClientCore:
             case _:
                 self._leave_server(f"it sent {type(message).__name__}, which clients send", now)
 
+    def _be_ready(self, successors: tuple[Successor, ...], now: float) -> None:
+        """Keep a connection to whoever will serve next; one who serves itself needs none."""
+        others = () if self.election.serving else successors
+        self._do(self._readiness.told(others, self.election.members, now))
+
     def _leave_server(self, reason: str, now: float) -> None:
         """A server that breaks the protocol is not one to follow."""
         if self.election.link is not None:
@@ -591,6 +608,7 @@ class ClientCore:
             if self._rng.random() * self._neighbours < ADOPTERS:
                 self._do([AdoptEstates()])
         self._do(self.election.due(now))
+        self._do(self._readiness.due(now))
         effects, messages = self.ownership.due(now)
         self._do(self._fetches.note(effects))
         self._say(*messages)

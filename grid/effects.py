@@ -64,6 +64,14 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class KeepReady:
+    """Keep a greeted connection to this peer, and to no other (``None``: to nobody), to be used
+    should it serve: ``Summoned`` then, ``ReadinessLost`` when there is no such connection."""
+
+    peer: PeerRef | None
+
+
+@dataclass(frozen=True, slots=True)
 class Resolve:
     """Look the names of ``hosts`` up again: ``CandidatesResolved``."""
 
@@ -334,6 +342,7 @@ ClientEffect = (
     | BindPort
     | Point
     | Unpoint
+    | KeepReady
     | Serve
     | ConnectOwnServer
     | StopServing

@@ -68,6 +68,7 @@ from grid.events import (
     ReconnectFailed,
     RivalHeard,
     Started,
+    Summoned,
 )
 from grid.messages import NO_REIGN, Address, Beat, Claim, Failover, PeerRef, Reign, Successor
 from grid.places import Places
@@ -333,6 +334,15 @@ class Election:
             return through
         asked = [] if self._looks_last else self._ask(now)
         return asked or self._nobody(now)
+
+    def summoned(self, event: Summoned) -> list[ClientEffect]:
+        """The first successor of a server that is lost serves, as it should."""
+        welcome = event.welcome
+        if self.phase not in (Phase.SEEKING, Phase.ASKING, Phase.WAITING):
+            return []
+        if welcome.reign <= self.seen or implausible(welcome.reign, self.seen):
+            return []
+        return self._join(event.address)
 
     def _widen(self) -> bool:
         """With one's user's own key, another user's grid on the port is no error: look further."""

@@ -104,6 +104,21 @@ class AskFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Summoned:
+    """The peer to which a connection was kept ready (``KeepReady``) serves now, at ``address``."""
+
+    address: Address
+    welcome: Welcome
+
+
+@dataclass(frozen=True, slots=True)
+class ReadinessLost:
+    """There is no connection ready to this peer, or no more (``KeepReady``)."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
 class RivalHeard:
     """Another server looked for rivals, found us, and said who it is."""
 
@@ -333,6 +348,8 @@ ClientEvent = (
     | AskAnswered
     | AskFailed
     | RivalHeard
+    | Summoned
+    | ReadinessLost
     | Connected
     | ReconnectFailed
     | PortBound

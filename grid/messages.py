@@ -252,8 +252,9 @@ class Hello(Struct, frozen=True, tag=True):
 
     ``role`` says what it wants: to join (``peer``, ``visitor``), to know who serves here
     (``probe``), to fetch (``data``), to know whom a peer follows (``ask``, on its data port), to be
-    connected with the peer ``wanted`` (``relay``), or to be the other end of such a connection,
-    as told by ``CallBack`` (``answer``, with its ``token``). A probe by a server says which
+    connected with the peer ``wanted`` (``relay``), to be the other end of such a connection,
+    as told by ``CallBack`` (``answer``, with its ``token``), or to stay until the greeted peer
+    serves, and join it then (``await``, on its data port). A probe by a server says which
     (``claim``).
     """
 
@@ -262,7 +263,7 @@ class Hello(Struct, frozen=True, tag=True):
     peer: Name
     name: Name
     python: tuple[Count, Count]
-    role: Literal["peer", "visitor", "probe", "data", "ask", "relay", "answer"]
+    role: Literal["peer", "visitor", "probe", "data", "ask", "relay", "answer", "await"]
     intended: Address
     seen: Reign = NO_REIGN
     claim: "Claim | None" = None
@@ -290,6 +291,14 @@ class Refusal(Struct, frozen=True, tag=True):
     """The answer to one who may not come in; ``reason`` says what differs and what to do."""
 
     reason: Text
+
+
+class Serves(Struct, frozen=True, tag=True):
+    """To one who came to ``await`` it: the greeted peer serves now, at this address. Who wants to
+    join does so on this connection."""
+
+    welcome: Welcome
+    address: Address
 
 
 class Paired(Struct, frozen=True, tag=True):
@@ -802,7 +811,7 @@ class Absent(Struct, frozen=True, tag=True):
     failure: Failure | None = None
 
 
-Greeting = Hello | Welcome | Refusal | Paired
+Greeting = Hello | Welcome | Refusal | Serves | Paired
 
 FromClient = (
     Join

@@ -159,7 +159,7 @@ class BulkServer:
     # -------------------------------------------------------------------- on the doorman's thread
 
     def _greet(self, hello: Hello) -> Welcome | Refusal:
-        if hello.role in ("ask", "relay") and self._voucher is not None:
+        if hello.role in ("ask", "relay", "await") and self._voucher is not None:
             return self._voucher.greet(hello)
         if hello.role != "data":
             return Refusal(f"this is a data port, not for the role {hello.role!r}")

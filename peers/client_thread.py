@@ -32,7 +32,9 @@ from grid.messages import (
     Message,
     PeerRef,
     Remembered,
+    Serves,
     Successor,
+    Welcome,
 )
 from peers.addresses import is_loopback
 from peers.bulk_server import BulkServer
@@ -43,6 +45,7 @@ from peers.inputs import Inputs, InputsAbsent, Ready
 from peers.knocks import Knocks
 from peers.link import Connection, Link
 from peers.local_link import LocalLink
+from peers.ready_link import ReadyLink
 from peers.results import Fetcher
 from peers.security import Security
 from peers.segment_writer import SpoolFull
@@ -128,6 +131,8 @@ class ClientThread(CoreThread):
         self._links: dict[int, Link | LocalLink] = {}
         self._through: dict[int, PeerRef | None] = {}
         self._knocks = Knocks()
+        self._ready_for = ""
+        self._ready_link: ReadyLink | None = None
         self._numbers = itertools.count(1)
         self._ready: dict[str, Ready] = {}
         self._assigned: dict[str, Assign] = {}
@@ -140,7 +145,9 @@ class ClientThread(CoreThread):
 
     def filenos(self) -> list[int]:
         links = [fd for link in list(self._links.values()) for fd in link.filenos()]
-        return [*super().filenos(), *links, *self._knocks.filenos(), *self.pool.filenos()]
+        kept = self._ready_link
+        ready = [] if kept is None else kept.filenos()
+        return [*super().filenos(), *links, *ready, *self._knocks.filenos(), *self.pool.filenos()]
 
     # -- the core ----------------------------------------------------------------------
 
@@ -179,6 +186,11 @@ class ClientThread(CoreThread):
                 self.server.point(effect.claim)
             case fx.Unpoint():
                 self.server.unpoint()
+            case fx.KeepReady():
+                self._release_ready()
+                if effect.peer is not None:
+                    self._ready_for = effect.peer.peer
+                    self.do_later(self._keep_ready(effect.peer))
             case fx.Warn():
                 self._users.show_warning(effect)
             case fx.Resolve():
@@ -266,6 +278,7 @@ class ClientThread(CoreThread):
             link.close()
         self._links.clear()
         self._knocks.clear()
+        self._release_ready()
         self.pool.close()
 
     # -- dialling ----------------------------------------------------------------------
@@ -309,6 +322,9 @@ class ClientThread(CoreThread):
     def cut_off(self) -> None:
         """On the thread: every connection to others is lost; the one to the own server is none."""
         self._knocks.clear()
+        if self._ready_link is not None:
+            self._ready_link.close()
+            self._lost_ready(self._ready_link)
         for number, link in list(self._links.items()):
             if isinstance(link, Link):
                 link.close()
@@ -316,6 +332,10 @@ class ClientThread(CoreThread):
 
     async def _probe(self, address: Address, claim: Claim | None) -> None:
         """A server looks for rivals (``claim``); whoever seeks greets as one who would join."""
+        ready = self._ready_at(address) if claim is None else None
+        if ready is not None:
+            self.take(ev.ProbeAnswered(address, ready))
+            return
         hello = self._hello("probe" if claim is not None else self._as_member(), address)
         try:
             connection = await self._dial(structs.replace(hello, claim=claim))
@@ -351,6 +371,8 @@ class ClientThread(CoreThread):
             retry=tenacity.retry_if_exception(_worth_trying_again),
             reraise=True,
         )
+        if effect.through is None and self._join_ready(effect.address):
+            return
         hello = self._hello(self._as_member(), effect.address)
         knocked = self._knocks.take(effect.address) if effect.through is None else None
         self._knocks.clear()
@@ -374,6 +396,53 @@ class ClientThread(CoreThread):
         self._knocks.clear()
         through = effect.through.name if effect.through is not None else ""
         self.take(ev.Connected(number, effect.address, connection.welcome, through))
+
+    async def _keep_ready(self, peer: PeerRef) -> None:
+        """Greet a successor, to be its member the moment it serves."""
+        try:
+            connection = await self._dial(self._hello("await", peer.data), wanted=peer.peer)
+        except DialFailed as failed:
+            log.debug("nothing ready to join %s: %s peer=%s", peer.name, failed, self._me.name)
+            self.take(ev.ReadinessLost(peer.peer))
+            return
+        if self._ready_for != peer.peer or self._ready_link is not None:
+            connection.close()  # another is wanted by now
+            return
+        self._ready_link = ReadyLink(connection, self.loop, self._summoned, self._lost_ready)
+
+    def _summoned(self, serves: Serves) -> None:
+        self.take(ev.Summoned(serves.address, serves.welcome))
+
+    def _lost_ready(self, lost: ReadyLink) -> None:
+        if lost is self._ready_link:
+            self._ready_link = None
+            self.take(ev.ReadinessLost(lost.remote))
+
+    def _release_ready(self) -> None:
+        self._ready_for = ""
+        if self._ready_link is not None:
+            self._ready_link.close()
+            self._ready_link = None
+
+    def _ready_at(self, address: Address) -> Welcome | None:
+        return None if self._ready_link is None else self._ready_link.welcome(address)
+
+    def _join_ready(self, address: Address) -> bool:
+        """Join over the connection that was kept ready, if the peer at its end serves there."""
+        kept, welcome = self._ready_link, self._ready_at(address)
+        if kept is None or welcome is None:
+            return False
+        self._ready_link = None
+        self._ready_for = ""
+        self._knocks.clear()
+        number = next(self._numbers)
+        self._through[number] = None
+        self._links[number] = kept.take(
+            lambda message: self._on_message(number, message),
+            lambda reason: self._on_closed(number, reason),
+        )
+        self.take(ev.Connected(number, address, welcome))
+        return True
 
     async def _call_server(self, effect: fx.CallServer) -> None:
         """Who waits there is served like one who dialled the data port."""

@@ -31,7 +31,7 @@ from grid.errors import ProtocolError
 from grid.framing import FRAME_BYTES_MAX, GREETING_BYTES_MAX, Decoder
 from grid.messages import PROTOCOL, Address, Hello, Refusal, Welcome
 from peers.forking import loop_filenos
-from peers.link import Connection, hang_up, open_filenos, tune
+from peers.link import Connection, encrypt, hang_up, open_filenos, tune
 from peers.security import Security
 from peers.transport import (
     Patience,
@@ -259,9 +259,7 @@ class Doorman:
         try:
             raw.setblocking(False)
             tune(raw, self._host_silence_seconds)
-            tls = self._security.server_context.wrap_socket(
-                raw, server_side=True, do_handshake_on_connect=False
-            )
+            tls = encrypt(raw, self._security.server_context, server_side=True)
         except (OSError, ValueError) as error:
             raw.close()
             log.debug("a connection ended before its handshake: %s", error)

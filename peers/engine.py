@@ -192,6 +192,7 @@ class Engine:
         )
         self.client.trace = self.server.trace = self._trace
         self.client.server = self.server
+        voucher.let_wait = self.server.let_wait
         self.client.pool = WorkerPool(
             self.settings.slots,
             self.store.folder,

@@ -20,6 +20,7 @@ import asyncio
 import logging
 import socket
 import ssl
+import traceback
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -276,6 +277,23 @@ def hang_up(sock: socket.socket) -> None:
     except OSError:
         pass  # never connected, or gone already
     sock.close()
+
+
+def encrypt(raw: socket.socket, context: ssl.SSLContext, *, server_side: bool) -> ssl.SSLSocket:
+    """Put TLS on a plain socket, which is used up, also by an error; the handshake comes later.
+
+    ``wrap_socket`` moves the descriptor into a new object before it looks whether the far end is
+    still there, and when that fails leaves this object, open, to nobody but the traceback.
+    """
+    try:
+        return context.wrap_socket(raw, server_side=server_side, do_handshake_on_connect=False)
+    except BaseException as error:
+        raw.close()
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            half_made = frame.f_locals.get("self")
+            if isinstance(half_made, ssl.SSLSocket):
+                half_made.close()
+        raise
 
 
 def tune(sock: socket.socket, host_silence_seconds: float) -> None:

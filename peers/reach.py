@@ -30,7 +30,7 @@ from grid.framing import (
     encode,
 )
 from grid.messages import PROTOCOL, Address, Hello, Message, PeerRef
-from peers.link import hang_up, open_filenos, tune
+from peers.link import encrypt, hang_up, open_filenos, tune
 from peers.security import Security
 from peers.transport import (
     PAIRING_SECONDS,
@@ -203,7 +203,7 @@ class Reach:
         assert line.sock is not None
         line.sock.settimeout(seconds)
         context = self._security.client_context
-        line.use(context.wrap_socket(line.sock, do_handshake_on_connect=False))
+        line.use(encrypt(line.sock, context, server_side=False))
         tls = line.tls
         tls.do_handshake()
         remote = verified_id(tls)

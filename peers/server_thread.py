@@ -34,6 +34,7 @@ from grid.events import (
     TermSurpassed,
 )
 from grid.messages import (
+    PROTOCOL,
     Address,
     CallBack,
     Claim,
@@ -43,6 +44,7 @@ from grid.messages import (
     PeerRef,
     Refusal,
     Reign,
+    Serves,
     Welcome,
 )
 from grid.server_core import ServerCore
@@ -57,6 +59,10 @@ from peers.security import Security
 from peers.voucher import Voucher
 
 _NEAR = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where all interfaces are dialled
+
+AWAITING_MAX = 1024
+"""So many are kept for a reign of this peer: more than a grid has, less than what descriptors and
+memory allow."""
 
 log = logging.getLogger(__name__)
 
@@ -93,8 +99,11 @@ class ServerThread(CoreThread):
         self._listeners: list[socket.socket] = []
         self._doorman: Doorman | None = None
         self._links: dict[int, Link | LocalLink] = {}
+        self._awaiting: dict[int, Link] = {}
+        """Members of another's grid that want to be ours the moment we serve."""
         self._numbers = itertools.count(1)
         self._welcome = self._greeting(Reign(0, ""), 0)
+        self._shutting = False
 
     # -- what the client thread orders ---------------------------------------------------
 
@@ -132,6 +141,13 @@ class ServerThread(CoreThread):
         host = self._listen_hosts[0]
         return Address(_NEAR.get(host, host), port)
 
+    def let_wait(self, connection: Connection) -> None:
+        """Keep one who came to ``await`` a reign of this peer. From any thread."""
+        try:
+            self.loop.call_soon_threadsafe(self._let_wait, connection)
+        except RuntimeError:  # the loop is closed: this peer reigns no more
+            connection.close()
+
     @property
     def welcome(self) -> Welcome:
         """What is answered to greetings now."""
@@ -139,7 +155,8 @@ class ServerThread(CoreThread):
 
     def filenos(self) -> list[int]:
         fds = [s.fileno() for s in list(self._listeners)]
-        fds += [fd for link in list(self._links.values()) for fd in link.filenos()]
+        links = [*self._links.values(), *self._awaiting.values()]
+        fds += [fd for link in links for fd in link.filenos()]
         if self._doorman is not None:
             fds += self._doorman.filenos()
         return [*super().filenos(), *(fd for fd in fds if fd >= 0)]
@@ -224,7 +241,10 @@ class ServerThread(CoreThread):
             case TellClient():
                 self._tell_client(TermSurpassed(effect.seen))
             case Greet():
+                anew = self._welcome.reign != effect.reign
                 self._welcome = self._greeting(effect.reign, effect.followers)
+                if anew:
+                    self._summon()
             case FreePort():
                 self._free_port()
             case _:
@@ -243,6 +263,7 @@ class ServerThread(CoreThread):
             self.post(LinkLost(effect.link, "a message for it could not be sent"))
 
     def _cut_off(self) -> None:
+        self._send_awaiting_away()
         if self._doorman is not None:
             self._doorman.rest(self._cut.seconds_left)
         for number, link in list(self._links.items()):
@@ -255,6 +276,7 @@ class ServerThread(CoreThread):
         self._core = None
         self._welcome = self._greeting(Reign(0, ""), 0)
         self._relay.dismiss("this server has just ended its reign")
+        self._send_awaiting_away()
         self._close_door()
 
     def _close_door(self) -> None:
@@ -270,6 +292,8 @@ class ServerThread(CoreThread):
 
     async def _shut(self) -> None:
         self._core = None
+        self._shutting = True
+        self._send_awaiting_away()
         self._close_door()
         await asyncio.sleep(0)  # whom the doorman has just admitted is sent away
 
@@ -320,6 +344,42 @@ class ServerThread(CoreThread):
         )
         self.take(LinkOpened(number, connection.hello, local=False))
 
+    def _let_wait(self, connection: Connection) -> None:
+        """At most so many: each costs some memory, and who is not kept greets when it seeks."""
+        unfit = self._shutting or self._broken or self._cut.active
+        if unfit or len(self._awaiting) >= AWAITING_MAX:
+            connection.close()
+            return
+        number = next(self._numbers)
+        self._awaiting[number] = connection.attach(
+            self.loop,
+            lambda _, message: self._on_awaiting(number, message),
+            lambda _, reason: self._on_closed(number, reason),
+        )
+        if self._core is not None and self._welcome.reign.term:
+            self._awaiting[number].send(Serves(self._welcome, self._door(self._port)))
+
+    def _summon(self) -> None:
+        serves = Serves(self._welcome, self._door(self._port))
+        for link in self._awaiting.values():
+            link.send(serves)
+
+    def _on_awaiting(self, number: int, message: Message) -> None:
+        """Whoever says something wants to be a member, as one that the doorman admitted."""
+        link = self._awaiting.pop(number, None)
+        if link is not None:
+            if self._core is None:
+                link.close()
+                return
+            self._links[number] = link
+            self.take(LinkOpened(number, link.hello, local=False))
+        self._on_message(number, message)
+
+    def _send_awaiting_away(self) -> None:
+        for link in self._awaiting.values():
+            link.close()
+        self._awaiting.clear()
+
     def _connect_members(self, connection: Connection) -> None:
         """One of them waits for the other, whom its client has call back here with a token."""
         assert self._core is not None
@@ -343,7 +403,7 @@ class ServerThread(CoreThread):
             return
         self._links[number] = link
         hello = Hello(
-            protocol=1,
+            protocol=PROTOCOL,
             grid=self._settings.grid,
             peer=self._me.peer,
             name=self._me.name,
@@ -357,6 +417,7 @@ class ServerThread(CoreThread):
         self.take(Received(number, message))
 
     def _on_closed(self, number: int, reason: str) -> None:
+        self._awaiting.pop(number, None)
         if self._links.pop(number, None) is not None:
             self._dismiss(number)
             self.take(LinkLost(number, reason))

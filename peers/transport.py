@@ -30,7 +30,7 @@ from msgspec import structs
 from grid.errors import ProtocolError
 from grid.framing import FRAME_BYTES_MAX, GREETING_BYTES_MAX, Decoder, encode
 from grid.messages import Address, Hello, Message, Paired, PeerRef, Refusal, Welcome
-from peers.link import Connection, hang_up, tune
+from peers.link import Connection, encrypt, hang_up, tune
 from peers.security import Security, fingerprint
 
 T = TypeVar("T")
@@ -186,10 +186,10 @@ async def _resolve(address: Address) -> Sequence[tuple[int, int, int, str, tuple
 def _wrapped(raw: socket.socket, security: Security, host_silence_seconds: float) -> ssl.SSLSocket:
     try:
         tune(raw, host_silence_seconds)
-        return security.client_context.wrap_socket(raw, do_handshake_on_connect=False)
     except BaseException:
         raw.close()
         raise
+    return encrypt(raw, security.client_context, server_side=False)
 
 
 async def dial_through(

@@ -5,6 +5,7 @@ Answers at the doors of a peer that does not serve: its data port, and the well-
 is a signpost. ``ask`` (and, at a signpost, ``probe``) is answered with the server followed and how
 long ago it was heard; ``relay`` is passed on to that server (``peers/relay.py``), the way this peer
 goes itself. Who is passed on greets the server end to end, and is verified by it like anyone else.
+``await`` is kept until this peer serves (``peers/server_thread.py``).
 
 Promises: leads to the server followed now, and nowhere else: this is no open proxy. Nobody is told
 of a server that this peer has lost.
@@ -12,6 +13,7 @@ of a server that this peer has lost.
 
 import socket
 import sys
+from collections.abc import Callable
 
 from grid.messages import PROTOCOL, Hello, Refusal, Welcome
 from peers.link import Connection
@@ -36,6 +38,8 @@ class Voucher:
         self._name = name
         self._whereabouts = whereabouts
         self._relay = relay
+        self.let_wait: Callable[[Connection], None] | None = None
+        """Where those go who want to be members the moment this peer serves."""
 
     def greet(self, hello: Hello) -> Welcome | Refusal:
         """Say whom this peer follows; refuse to connect with anybody else."""
@@ -46,9 +50,12 @@ class Voucher:
         return self._whereabouts.told(welcome)
 
     def admit(self, connection: Connection) -> None:
-        """Connect one that was greeted as ``relay``; any other has had its answer."""
+        """Connect one that was greeted as ``relay``, keep one that came to ``await``; any other has
+        had its answer."""
         following = self._whereabouts.following
-        if connection.hello.role != "relay":
+        if connection.hello.role == "await" and self.let_wait is not None:
+            self.let_wait(connection)
+        elif connection.hello.role != "relay":
             connection.close()
         elif following is None or following.claim.peer != connection.hello.wanted:
             self._relay.refuse(connection, "this peer has just lost that server")

@@ -56,6 +56,8 @@ class Process:
         self.server: ServerCore | None = None
         self.greeting: Welcome | None = None
         self.pointer: Claim | None = None
+        self.ready_for = ""
+        """The peer to which a connection is kept ready."""
         self.heard_at = 0.0
         self.port: Address | None = None
         self._links: dict[int, tuple[Link, int]] = {}
@@ -97,6 +99,9 @@ class Process:
         for link in self.world.relayed:
             if link.through is self:
                 link.close(None, "the one between has ended")
+        for other in self.world.processes:
+            if other.ready_for == self.me.peer and self.reaches(other):
+                other.soon(ev.ReadinessLost(self.me.peer))
         self.auditor.owner_died(self)
 
     def leave(self, seconds: float | None = None) -> None:
@@ -271,6 +276,8 @@ class Process:
                 self.pointer = effect.claim
             case fx.Unpoint():
                 self._unpoint()
+            case fx.KeepReady():
+                self.ready_for = effect.peer.peer if effect.peer else ""
             case fx.Serve():
                 self._serve(effect)
             case fx.ConnectOwnServer():
@@ -457,13 +464,27 @@ class Process:
             case fx.TellClient():
                 self.soon(ev.TermSurpassed(effect.seen), 0.0)
             case fx.Greet():
+                anew = self.greeting is None or self.greeting.reign != effect.reign
                 self.greeting = Welcome(
                     self.me.peer, self.name, (3, 11), effect.reign, effect.followers
                 )
+                if anew:
+                    self._summon()
             case fx.FreePort():
                 self._free_port()
             case _:
                 assert_never(effect)
+
+    def _summon(self) -> None:
+        """Say on the connections that others keep ready that this process serves now."""
+        assert self.port is not None
+        assert self.greeting is not None
+        for other in self.world.processes:
+            if other.ready_for == self.me.peer and self.reaches(other):
+                other.soon(ev.Summoned(self.port, self.greeting))
+
+    def reaches(self, other: "Process") -> bool:
+        return other.alive and self.world.reachable(self.host.name, other.host.name)
 
     def _free_port(self) -> None:
         self.world.note(self.name, "frees the port")

@@ -34,6 +34,7 @@ from grid.events import (
     ReconnectFailed,
     RivalHeard,
     Started,
+    Summoned,
 )
 from grid.messages import Address, Beat, Claim, PeerRef, Reign, Successor, Welcome
 from grid.settings import Settings
@@ -124,6 +125,19 @@ def test_a_server_that_another_hears_is_followed_through_it(election: Election) 
     assert dial.through == successor("v").ref
     election.connected(Connected(8, SERVER, welcome("s", REIGN, 3)), 10.3)
     assert (election.phase, election.link, election.server) == (Phase.FOLLOWING, 8, SERVER)
+
+
+def test_a_successor_that_summons_is_joined_at_once(election: Election) -> None:
+    follow(election, "v", "me", "w")
+    summons = Summoned(Address("v-host", PORT), welcome("v", Reign(REIGN.term + 1, "v"), 0))
+    assert election.summoned(summons) == []  # its own server lives
+    election.lost_server(10.0)
+    stale = Summoned(summons.address, welcome("v", REIGN, 0))
+    assert election.summoned(stale) == []
+    (dial,) = election.summoned(summons)
+    assert isinstance(dial, Reconnect)
+    assert dial.address == summons.address
+    assert election.phase is Phase.JOINING
 
 
 def test_over_a_good_vouch_nobody_grabs(election: Election) -> None:
