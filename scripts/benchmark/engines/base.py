@@ -1,0 +1,73 @@
+"""``Engine``: what a benchmark asks of whatever runs work on two cores.
+
+An engine is made, started, given work, and closed, all in one process that is measured as a whole.
+Modules of engines import their rival only in ``start``: the command reads ``requirements`` and
+``lacks`` where the rival is not installed.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from scripts.benchmark.work import MapReduce, Pair
+
+NUMPY = "numpy>=1.26,<3"
+
+
+class Unsupported(Exception):
+    """This engine has nothing for this work. The text says what and stands in the table."""
+
+
+class Engine(ABC):
+    """One way of doing work with ``slots`` processes. ``folder`` is the run's own, for files."""
+
+    requirements: ClassVar[tuple[str, ...]] = (NUMPY,)
+    """What is installed into the engine's environment."""
+
+    package: ClassVar[str] = ""
+    """Whose version the report tells; empty for Python itself."""
+
+    idiom: ClassVar[str] = ""
+    """How the work is done with this engine, in a sentence or two, for the report."""
+
+    singles_max: ClassVar[int] = 20_000
+    """So many single tasks at most are given when their rate is measured: some are slow."""
+
+    def __init__(self, slots: int, folder: Path) -> None:
+        self.slots = slots
+        self.folder = folder
+
+    @classmethod
+    def lacks(cls) -> str:
+        """Say what this machine lacks, besides packages of Python; empty if nothing."""
+        return ""
+
+    def start(self) -> None:  # noqa: B027 - some have nothing to start
+        """Get ready for work."""
+
+    def close(self) -> None:  # noqa: B027
+        """End everything that was started."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def mapreduce(self, work: MapReduce) -> Iterable[Pair]:
+        """Do the work; return the results in any order, as a stream if there is one."""
+
+    @abstractmethod
+    def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Sequence[Any]:
+        """Call ``function`` on each item, in the batches that suit this engine best."""
+
+    @abstractmethod
+    def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """Call ``function`` on each item as a task of its own, all given at once."""
+
+    def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
+        """Call ``function`` once and wait for its value."""
+        return self.each(function, [argument])[0]

@@ -1,0 +1,236 @@
+"""The benchmark's own work: answers are checked, tables say what was measured, nothing is left."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.benchmark import engines, memory, processes, report, runs, workloads
+from scripts.benchmark.engines.alone import Measured as Alone
+from scripts.benchmark.engines.base import Engine
+from scripts.benchmark.results import Result, load, machine, save
+from scripts.benchmark.work import Digest, MapReduce, chunks, digest_of
+from scripts.benchmark.workloads import texts
+from scripts.benchmark.workloads.base import Input
+
+LEAST = {name: workloads.load(name).least for name in workloads.NAMES}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Input]:
+    """The least input of each workload, made once."""
+    made: dict[str, Path] = {}
+
+    def of(name: str) -> Input:
+        workload = workloads.load(name)
+        if workload.input not in made:
+            made[workload.input] = tmp_path_factory.mktemp("input")
+            workload.prepare(made[workload.input], workload.least)
+        return Input(made[workload.input], workload.least)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    with engines.load("pool")(2, tmp_path_factory.mktemp("pool")) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("name", workloads.NAMES)
+def test_two_processes_give_the_answer_of_one(
+    name: str, pool: Engine, inputs: Callable[[str], Input], tmp_path: Path
+) -> None:
+    workload = workloads.load(name)
+    expected = workload.run(Alone(1, tmp_path), inputs(name))
+    found = workload.run(pool, inputs(name))
+    assert found.digest == expected.digest
+    assert not found.digest.startswith(("0-", "wrong"))
+    own = {figure.key for figure in workload.figures} - {"seconds", "memory"}
+    assert own == set(found.figures)
+    assert all(value >= 0 for value in found.figures.values())
+
+
+def test_a_wrong_answer_has_another_digest() -> None:
+    pairs: list[tuple[str, Any]] = [("a", 1), ("b", [1, 2]), ("c", "x")]
+    right = str(Digest().add(pairs))
+    assert str(Digest().add(reversed(pairs))) == right
+    wrong: list[list[tuple[str, Any]]] = [
+        pairs[1:],
+        [*pairs, pairs[0]],
+        [("a", 2), *pairs[1:]],
+        [("a", 1), ("b", [2, 1]), ("c", "x")],
+    ]
+    assert right not in [str(Digest().add(one)) for one in wrong]
+    assert digest_of([1, 2]) != digest_of([2, 1])
+
+
+def test_a_sort_out_of_order_is_noticed(tmp_path: Path) -> None:
+    class Unsorted(Alone):
+        def mapreduce(self, work: MapReduce) -> Any:
+            return super().mapreduce(replace(work, reducefn=lambda _, records: records[::-1]))
+
+    workload = workloads.load("sort")
+    given = Input(tmp_path, workload.least)
+    right = workload.run(Alone(1, tmp_path), given).digest
+    assert workload.run(Unsorted(1, tmp_path), given).digest != right
+
+
+def test_text_has_its_size_and_every_word(tmp_path: Path) -> None:
+    texts.write(tmp_path, 1)
+    files = sorted(tmp_path.iterdir())
+    assert len(files) == texts.FILES_PER_MB
+    words = " ".join(path.read_text() for path in files).split()
+    assert len(set(words)) == texts.WORDS_PER_MB
+    assert 1_000_000 <= sum(path.stat().st_size for path in files) < 1_100_000
+    first = words[:50]
+    texts.write(tmp_path, 1)
+    assert files[0].read_text().split()[:50] == first
+
+
+def test_words_differ() -> None:
+    assert len({texts.word(number) for number in range(20_000)}) == 20_000
+
+
+def test_chunks_tile() -> None:
+    assert [*chunks(list(range(7)), 3)] == [[0, 1], [2, 3], [4, 5, 6]]
+    assert [*chunks([1], 3)] == [[1]]
+    assert [*chunks([], 3)] == []
+
+
+def test_every_engine_says_what_it_needs() -> None:
+    for name in engines.NAMES:
+        engine = engines.load(name)
+        assert engine.idiom, name
+        for requirement in engine.requirements:
+            assert re.search(r">=[\d.]+,<[\d.]+$", requirement), requirement
+        assert isinstance(engine.lacks(), str)
+
+
+# ------------------------------------------------------------------------------ one run
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Files go elsewhere, and processes of others are left alone."""
+    monkeypatch.setattr("scripts.benchmark.places.BENCH", tmp_path)
+    monkeypatch.setattr(runs, "end_descendants", lambda: 0)
+    return tmp_path
+
+
+def test_a_run_is_a_process_with_figures(bench: Path) -> None:
+    plan = runs.Plan("latency", 10, ("alone",))
+    run = runs.run_once(plan, "alone", Path(sys.executable))
+    assert run.wrong == ""
+    assert set(run.figures) == {"p50", "p99", "seconds"}
+    assert run.digest == run_digest(plan)
+    assert not list((bench / "scratch").iterdir())
+
+
+def run_digest(plan: runs.Plan) -> str:
+    return workloads.load(plan.workload).run(Alone(1, Path()), Input(Path(), plan.size)).digest
+
+
+def test_a_run_that_fails_says_why(bench: Path) -> None:
+    plan = runs.Plan("group", 1, ("alone",))
+    run = runs.run_once(plan, "alone", Path("/bin/false"))
+    assert run.wrong == "failed with status 1: said nothing"
+    late = runs.run_once(replace(plan, timeout_seconds=0.01), "alone", Path(sys.executable))
+    assert late.wrong == "not done after 0 s"
+    assert late.figures == {}
+
+
+def test_memory_is_that_of_all_processes_below() -> None:
+    script = "held = b'x' * 60_000_000; print(flush=True); input()"
+    with memory.PeakMemory() as peak, processes_of(script, script) as started:
+        for process in started:
+            assert process.stdout is not None
+            process.stdout.readline()
+        deadline = time.monotonic() + 20
+        while peak.megabytes < 115 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        pids = {process.pid for process in started}
+        assert pids <= set(processes.descendants())
+    assert peak.megabytes > 115
+
+
+class processes_of:  # noqa: N801 - reads as a function
+    """Python processes that end with the context."""
+
+    def __init__(self, *scripts: str) -> None:
+        self._scripts = scripts
+
+    def __enter__(self) -> list[subprocess.Popen[bytes]]:
+        self._started = [
+            subprocess.Popen(
+                [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            for script in self._scripts
+        ]
+        return self._started
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._started:
+            process.communicate()
+
+
+# ------------------------------------------------------------------------------ the report
+
+
+def result(workload: str = "group", **figures: dict[str, list[float]]) -> Result:
+    made = Result(workload, 20, "scripts/bench --quick", {**machine(), "commit": "c"}, 2, 3)
+    for name, values in figures.items():
+        made.engines.append(
+            {
+                "name": name,
+                "version": "1.2" if name == "dask" else "",
+                "absent": "" if values else "cannot be installed",
+                "wrong": [],
+                "notes": {},
+                "disturbed": 1 if name == "pool" else 0,
+                "discarded": 0,
+                "figures": values,
+            }
+        )
+    return made
+
+
+def test_a_table_has_medians_ranges_and_ratios() -> None:
+    text = report.section(
+        result(
+            grid={"seconds": [2.0, 1.0, 3.0], "memory": [100.0]},
+            pool={"seconds": [1.0, 1.0, 1.0], "memory": [50.0]},
+            dask={},
+        )
+    )
+    lines = text.splitlines()
+    assert "| engine | whole process, s | x grid | peak memory, MB | x grid |" in lines
+    assert "| grid   | 2 (1-3)          | 1.00   | 100             | 1.00   |" in lines
+    assert "| pool†  | 1                | 0.50   | 50              | 0.50   |" in lines
+    assert "- dask: cannot be installed" in lines
+    assert "- † others used the machine during counted runs: pool 1" in lines
+    assert text.endswith("`scripts/bench --quick`")
+
+
+def test_what_is_kept_comes_back_in_the_order_of_the_workloads(tmp_path: Path) -> None:
+    kept = [result("tiny", grid={"job": [1.0]}), result("group", grid={"seconds": [1.0]})]
+    for one in kept:
+        save(one, tmp_path)
+    assert load(tmp_path) == kept[::-1]
+    document = report.document(kept[::-1])
+    assert document.index("## group") < document.index("## tiny")
+    assert "| grid   | -       | " in document
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(123456.0, "123,000"), (12.345, "12.3"), (0.25, "0.25"), (0.00012, "0.0001"), (99.96, "100")],
+)
+def test_numbers_have_three_digits(value: float, shown: str) -> None:
+    assert report.number(value) == shown
