@@ -145,11 +145,15 @@ class RoleChanged:
     server: PeerRef | None
 
 
+Concern = Literal["alone", "names", "quorum"]
+"""It serves alone though others were named; names mean nothing here; too few for the quorum."""
+
+
 @dataclass(frozen=True, slots=True)
 class Warn:
     """Something a user should know for as long as it lasts; without text it is over."""
 
-    kind: Literal["alone", "names", "quorum"]
+    kind: Concern
     text: str
 
 

@@ -23,12 +23,8 @@ A server that is lost, and whose place does not say that nobody listens there, m
 *our* reach: then its successors are asked whether they hear it. Who does passes us on to it; we
 never grab over such a vouch.
 
-Rivals compare by (has live followers beside itself, term, reign id) and never by a place in a
-list, because lists differ. A server abdicates only to one that has accepted it. It looks wherever
-a server of this grid may be, and says who it is, so it is enough that one of two finds the other.
-
-On each host, one of those who follow a server elsewhere binds the free port as a *signpost*, so
-that a newcomer finds the grid whichever of its hosts it knows.
+A server looks for rivals and abdicates to a better one (``grid/rivals.py``); one who follows a
+server elsewhere may point newcomers to it (``grid/signpost.py``).
 
 Source: the well-known-port election drawn in mincemeat.py's README, with terms as in Raft (Ongaro
 2014).
@@ -38,6 +34,7 @@ import random
 from enum import Enum
 
 from grid.admission import implausible
+from grid.concerns import Concerns
 from grid.effects import (
     Ask,
     BindPort,
@@ -45,7 +42,6 @@ from grid.effects import (
     CloseLink,
     ConnectOwnServer,
     GiveUp,
-    Point,
     Probe,
     Reconnect,
     Resolve,
@@ -53,7 +49,6 @@ from grid.effects import (
     Serve,
     StopServing,
     Unpoint,
-    Warn,
 )
 from grid.errors import CannotJoin
 from grid.events import (
@@ -70,10 +65,12 @@ from grid.events import (
     Started,
     Summoned,
 )
-from grid.messages import NO_REIGN, Address, Beat, Claim, Failover, PeerRef, Reign, Successor
+from grid.messages import NO_REIGN, Address, Beat, Claim, Failover, Loss, PeerRef, Reign, Successor
 from grid.places import Places
+from grid.rivals import Rivals
 from grid.search import Search, Vouch, claim
 from grid.settings import Settings
+from grid.signpost import Signpost
 
 GRACE_SECONDS = 0.05
 """How long the answers of other candidates are awaited once one server has answered."""
@@ -155,7 +152,7 @@ class Election:
         self._live: set[str] | None = None
         """The successors that answered when asked; None if nobody was asked."""
         self._lost: Address | None = None
-        self._loss: tuple[str, float] | None = None
+        self._loss: tuple[Loss, float] | None = None
         self.failovers: tuple[Failover, ...] = ()
         self._grab_at: float | None = None
         self._retired = False
@@ -171,10 +168,10 @@ class Election:
         """A link stands, and its server has said nothing yet."""
         self._born: float | None = None
         self._bound: Address | None = None
-        self._rival: Address | None = None
-        self._pointing = False
+        self._rivals = Rivals(settings, peer, self._places, rng)
+        self._signpost = Signpost(settings, self._places)
         self._server_peer = ""
-        self._warned: dict[str, str] = {}
+        self._concerns = Concerns()
 
     # -- what others ask ---------------------------------------------------------------
 
@@ -196,11 +193,15 @@ class Election:
     def start(self, event: Started, now: float) -> list[ClientEffect]:
         self._born = now
         self._places.found(event.candidates, event.own)
-        return [self._role(), *self._warn("names", "; ".join(event.unknown)), *self.seek(now)]
+        return [
+            self._role(),
+            *self._concerns.tell("names", "; ".join(event.unknown)),
+            *self.seek(now),
+        ]
 
     def resolved(self, event: CandidatesResolved) -> list[ClientEffect]:
         self._places.found(event.candidates, event.own)
-        return self._warn("names", "; ".join(event.unknown))
+        return self._concerns.tell("names", "; ".join(event.unknown))
 
     def lost_server(self, now: float, heard_at: float | None = None) -> list[ClientEffect]:
         """The link to the followed server, last heard from at ``heard_at``, is gone; or it is
@@ -225,7 +226,7 @@ class Election:
             self._bound = None
             effects.append(StopServing(None))
         self.phase = Phase.SEEKING
-        return [*effects, *self._unpoint(), self._role(), *self.seek(now)]
+        return [*effects, *self._signpost.withdraw(), self._role(), *self.seek(now)]
 
     def _count_missing(self, now: float) -> None:
         """How many should come back to the next server. A reign too short for all to have joined
@@ -271,7 +272,7 @@ class Election:
                 self._places.remember((welcome.follows.address,))
             return self._meet_rival(welcome.follows or theirs)
         if self.phase is Phase.FOLLOWING and self._should_point():
-            self.deadline = now + self._rival_seconds()  # another is the signpost of this host
+            self.deadline = now + self._rivals.pause()  # another is the signpost of this host
             return []
         if self.phase not in (Phase.SEEKING, Phase.ASKING):
             return []
@@ -468,9 +469,8 @@ class Election:
         return self._pause(PATIENCE_SECONDS[1], now)
 
     def port_taken(self, event: PortTaken, now: float) -> list[ClientEffect]:
-        if self.phase is Phase.FOLLOWING and self._pointing:
-            self._pointing = False
-            return [Probe((Address(self._places.hosts[0], event.port),))]
+        if self.phase is Phase.FOLLOWING and self._signpost.up:
+            return self._signpost.taken(event)
         if self.phase is not Phase.BINDING:
             return []
         holder = [
@@ -483,12 +483,11 @@ class Election:
         return self._pause(self._rng.uniform(0.2, 1) * AGAIN_SECONDS, now)
 
     def port_bound(self, event: PortBound, now: float) -> list[ClientEffect]:
-        if self.phase is Phase.FOLLOWING and self._pointing:
+        if self.phase is Phase.FOLLOWING and self._signpost.up:
             return self._point()
+        self._signpost.up = False
         if self.phase is not Phase.BINDING:
-            self._pointing = False
             return [Unpoint()]
-        self._pointing = False
         self._bound = event.address
         return self._reign_anew(now)
 
@@ -497,7 +496,7 @@ class Election:
         self.reign = Reign(self.seen.term + 1, f"{self._rng.getrandbits(64):016x}")
         self.seen = self.reign
         self.phase = Phase.SERVING
-        self.deadline = now + self._rival_seconds()
+        self.deadline = now + self._rivals.pause()
         effects: list[ClientEffect] = [Serve(self.reign, self._missing, self._failed_over(now))]
         if self.link is None:
             effects.append(ConnectOwnServer(self._bound))
@@ -508,7 +507,7 @@ class Election:
         if self._loss is not None:
             how, since = self._loss
             before = tuple(f for f in self.failovers if f.how != how)
-            this = Failover(how, self.reign.term, max(0.0, now - since))  # type: ignore[arg-type]
+            this = Failover(how, self.reign.term, max(0.0, now - since))
             self.failovers = (*before, this)
             self._loss = None
         return self.failovers
@@ -532,7 +531,7 @@ class Election:
         closing: list[ClientEffect] = [] if self.link is None else [CloseLink(self.link)]
         self.link = None
         self.phase = Phase.SEEKING
-        return [*closing, *self._unpoint(), self._role(), *self._join(address)]
+        return [*closing, *self._signpost.withdraw(), self._role(), *self._join(address)]
 
     def connected(self, event: Connected, now: float) -> list[ClientEffect]:
         """A link stands. The caller joins over it if ``self.link`` is it afterwards."""
@@ -546,7 +545,7 @@ class Election:
         if self.phase is Phase.SERVING and self.link is None and event.address == self._bound:
             self.link = event.link
             self.server = event.address
-        elif self.phase is Phase.SERVING and event.address == self._rival:
+        elif self.phase is Phase.SERVING and event.address == self._rivals.better:
             effects = self._abdicate(event)
         elif self.phase is Phase.JOINING:
             self.phase = Phase.FOLLOWING
@@ -570,13 +569,13 @@ class Election:
         """Set the clock for what there is to do beside serving or following."""
         self.deadline = None
         if self.phase is Phase.SERVING:
-            self.deadline = now + self._rival_seconds()
+            self.deadline = now + self._rivals.pause()
         elif self._should_point():
             self.deadline = now + POINT_SECONDS
 
     def reconnect_failed(self, event: ReconnectFailed, now: float) -> list[ClientEffect]:
-        if self.phase is Phase.SERVING and event.address == self._rival:
-            self._rival = None
+        if self.phase is Phase.SERVING and event.address == self._rivals.better:
+            self._rivals.better = None
             return []
         if self.phase is not Phase.JOINING:
             return []
@@ -596,80 +595,54 @@ class Election:
         self._follow(reign)
         self._places.told(successors)
         self.members = members
-        alone = self._warn("alone", "") if members > 1 else []
-        return [*alone, *(self._point() if changed and self._pointing else ())]
+        alone = self._concerns.tell("alone", "") if members > 1 else []
+        return [*alone, *(self._point() if changed else ())]
 
     def heard(self, beat: Beat) -> list[ClientEffect]:
         """The followed server lives."""
         self.members = beat.members
         if not beat.lacking:
-            return self._warn("quorum", "")
-        return self._warn(
+            return self._concerns.tell("quorum", "")
+        return self._concerns.tell(
             "quorum",
             f"the grid works at nothing until {beat.lacking} more peers join: "
             "it has less than its quorum",
         )
 
-    # -- signposts ---------------------------------------------------------------------
+    # -- pointing ----------------------------------------------------------------------
 
     def _should_point(self) -> bool:
-        """Newcomers may know only this host, and its port is free since its server is elsewhere."""
-        return (
-            self.phase is Phase.FOLLOWING
-            and self.settings.serves
-            and bool(self.settings.hosts)
-            and self.server is not None
-            and not self._places.here(self.server)
-        )
+        return self.phase is Phase.FOLLOWING and self._signpost.wanted(self.server)
 
     def _point(self) -> list[ClientEffect]:
         assert self.server is not None
-        self._pointing = True
         followers = max(self.members - 1, 1)  # we are one
-        return [Point(Claim(self._server_peer, self.server, self.reign, followers))]
+        claim = Claim(self._server_peer, self.server, self.reign, followers)
+        return self._signpost.point(claim)
 
     def _point_elsewhere(self, event: ProbeFailed, now: float) -> list[ClientEffect]:
-        """What holds the port to point from is none of this grid: there are others."""
-        ports = self._places.ports
-        if self._pointing or event.address.host != self._places.hosts[0]:
-            return []
-        if event.kind == "refused" or event.address.port + 1 not in ports:
-            self.deadline = now + self._rival_seconds()
-            return []
-        self._pointing = True
-        return [BindPort(event.address.port + 1)]
-
-    def _unpoint(self) -> list[ClientEffect]:
-        pointing, self._pointing = self._pointing, False
-        return [Unpoint()] if pointing else []
+        ordered = self._signpost.elsewhere(event)
+        if ordered is None:
+            self.deadline = now + self._rivals.pause()
+        return ordered or []
 
     # -- rivals ------------------------------------------------------------------------
 
-    def _rival_seconds(self) -> float:
-        return self.settings.rival_seconds * self._rng.uniform(0.75, 1.25)
+    def _claim(self) -> Claim:
+        """What this server says of itself."""
+        assert self._bound is not None
+        return Claim(self.peer, self._bound, self.reign, max(self.members - 1, 0))
 
     def _look_for_rivals(self, now: float) -> list[ClientEffect]:
-        assert self._bound is not None
-        self.deadline = now + self._rival_seconds()
-        places = tuple(a for a in self._places.to_watch() if a != self._bound)
-        effects = self._warn_alone()
-        mine = Claim(self.peer, self._bound, self.reign, max(self.members - 1, 0))
-        probe: list[ClientEffect] = [Probe(places, mine)] if places else []
-        return [*effects, *self._resolve(now), *probe]
+        self.deadline = now + self._rivals.pause()
+        return [*self._warn_alone(), *self._resolve(now), *self._rivals.look(self._claim())]
 
     def rival_heard(self, event: RivalHeard) -> list[ClientEffect]:
         """Another server found us first."""
         return self._meet_rival(event.claim) if self.phase is Phase.SERVING else []
 
     def _meet_rival(self, theirs: Claim) -> list[ClientEffect]:
-        if theirs.peer == self.peer or not theirs.reign.term or self._rival is not None:
-            return []
-        if implausible(theirs.reign, self.seen):
-            return []
-        if claim(theirs.followers, theirs.reign) <= claim(self.members - 1, self.reign):
-            return []
-        self._rival = theirs.address
-        return [Reconnect(theirs.address, 1, self.settings.probe_seconds)]
+        return self._rivals.meet(theirs, self._claim(), self.seen)
 
     def _abdicate(self, event: Connected) -> list[ClientEffect]:
         """The better rival has accepted us: send the members there and follow it."""
@@ -677,12 +650,12 @@ class Election:
         if self.link is not None:
             effects.append(CloseLink(self.link))
         self._bound = None
-        self._rival = None
+        self._rivals.better = None
         self.phase = Phase.FOLLOWING
         self.link = event.link
         self.server = event.address
         self._follow(event.welcome.reign)
-        return [*effects, *self._warn("alone", "")]
+        return [*effects, *self._concerns.tell("alone", "")]
 
     # -- time and end ------------------------------------------------------------------
 
@@ -699,9 +672,8 @@ class Election:
             return self._follow_vouch() or self._nobody(now)
         if self.phase is Phase.WAITING:
             return self.seek(now)
-        if self._should_point() and not self._pointing:
-            self._pointing = True
-            return [BindPort(self.settings.port)]
+        if self._should_point() and not self._signpost.up:
+            return self._signpost.raise_at(self.settings.port)
         return []
 
     def overdue(self, now: float) -> CannotJoin | None:
@@ -713,7 +685,8 @@ class Election:
         serving = (
             "none of them could be served" if self.settings.serves else "visitors do not serve"
         )
-        told = "; ".join(text for text in (self._warned.get("names"), self._search.story()) if text)
+        said = (self._concerns.text("names"), self._search.story())
+        told = "; ".join(text for text in said if text)
         return CannotJoin(
             f"no grid answered within {self.settings.join_timeout:g} s and {serving}. "
             f"{told or 'No answers.'}"
@@ -741,7 +714,7 @@ class Election:
         self.link = None
         self.phase = Phase.CLOSED
         self.deadline = None
-        return [*effects, *self._unpoint(), self._role()]
+        return [*effects, *self._signpost.withdraw(), self._role()]
 
     # -- for people --------------------------------------------------------------------
 
@@ -749,18 +722,11 @@ class Election:
         """A server without members, though other hosts were named."""
         others = self._places.others()
         if self.members > 1 or not others:
-            return self._warn("alone", "")
+            return self._concerns.tell("alone", "")
         story = self._search.story(others)
         if not story:
             return []  # nobody has been greeted yet
-        return self._warn("alone", f"serves alone, though hosts names others: {story}")
-
-    def _warn(self, kind: str, text: str) -> list[ClientEffect]:
-        """Say it when it is news."""
-        if self._warned.get(kind, "") == text:
-            return []
-        self._warned[kind] = text
-        return [Warn(kind, text)]  # type: ignore[arg-type]
+        return self._concerns.tell("alone", f"serves alone, though hosts names others: {story}")
 
     def _role(self) -> RoleChanged:
         return self.role(None)

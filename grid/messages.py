@@ -228,13 +228,17 @@ class Claim(Struct, frozen=True, array_like=True):
     followers: Count = 0
 
 
-class Failover(Struct, frozen=True, array_like=True):
-    """How a grid got over the loss of a server, as the next one measured it. ``how`` it was lost:
-    its connection closed, or it was silent. ``term`` is the new server's. The times count from the
-    loss, or from when the silent one was last heard: until the new server reigned, and until the
-    first task that it gave, of work that was under way, began to run (None: there was none)."""
+Loss = Literal["closed", "silent"]
+"""How a server was lost: its connection closed, or it was silent."""
 
-    how: Literal["closed", "silent"]
+
+class Failover(Struct, frozen=True, array_like=True):
+    """How a grid got over the loss of a server, as the next one, of ``term``, measured it. The
+    times count from the loss, or from when the silent one was last heard: until the new server
+    reigned, and until the first task that it gave, of work that was under way, began to run (None:
+    there was none)."""
+
+    how: Loss
     term: Annotated[int, Meta(ge=0, le=TERM_MAX)]
     server_seconds: Seconds
     task_seconds: Seconds | None = None
