@@ -105,6 +105,7 @@ class Engine:
         self._askers: list[Future[Status]] = []
         self._drain_askers: dict[str, list[Future[Drained]]] = {}
         self.left_well = False
+        self.closing = False
         security = secure(
             self.settings.grid,
             password=configuration.password,
@@ -234,6 +235,7 @@ class Engine:
         calls this meanwhile ends the waiting. Return whether they have got it.
         """
         limit = self.settings.linger_seconds if seconds is None else seconds
+        self.closing = True
         self.client.post(ev.CloseRequested(limit))
         with self._closing:
             if self._closed.is_set() and not self._transactions and self.role is None:
@@ -282,6 +284,11 @@ class Engine:
             return self._submit_detached(submission, head, keys)
         parts = fingerprint(job, keys) if submission.name else {}
         return self._submit(submission, head, keys, parts, "mapreduce")
+
+    def submit_frozen(self, submission: Submission, code: Code) -> Transaction:
+        """Submit a job without a name whose functions are frozen already."""
+        head = Head(code.encode(), submission.job.partitions, submission.on_error == "skip")
+        return self._submit(submission, head, submission.job.keys(), {}, "mapreduce")
 
     def run_everywhere(self, function: Callable[[], Any]) -> Transaction:
         """Have every member with slots call ``function()``."""
@@ -600,6 +607,10 @@ class Engine:
         self._closed.set()
 
     # -- the callback thread -------------------------------------------------------------
+
+    def call_back(self, work: Callable[[], None]) -> None:
+        """Have the callback thread do something, soon."""
+        self._callbacks.give(work)
 
     def _call_back(self, work: Callable[[], None]) -> None:
         """Run a user's callback: what it raises is told and harms nothing."""

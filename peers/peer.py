@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from grid.errors import Misuse, PeerClosed
 from grid.job import Job
@@ -20,6 +20,9 @@ from peers import forking, submission
 from peers.configuration import configure
 from peers.engine import Engine
 from peers.transaction import Transaction
+
+if TYPE_CHECKING:
+    from peers.executor import GridExecutor
 
 STATUS_SECONDS = 10.0
 """Longer than a failover takes: the question waits for the next server."""
@@ -149,6 +152,18 @@ class Peer:
         except FutureTimeout:
             transaction.cancel()
             raise
+
+    def executor(self, max_workers: int | None = None, **options: Any) -> "GridExecutor":
+        """Return a ``concurrent.futures.Executor`` whose calls run on the grid.
+
+        ``max_workers``: so many calls at once, not as many as the grid has slots. Options:
+        ``initializer`` and ``initargs`` (called once in each worker before its first call here; if
+        that raises, the executor is broken), ``ship`` (as for a ``Job``), ``priority`` (as for
+        ``submit``). Raises ``ValueError``, ``TypeError``, ``BadJob`` or ``NotPicklable``.
+        """
+        from peers.executor import GridExecutor
+
+        return GridExecutor(self._started(), max_workers, **options)
 
     # -- the grid ----------------------------------------------------------------------
 

@@ -76,18 +76,27 @@ class Code(msgspec.Struct, frozen=True, array_like=True):
 
 def freeze(functions: Functions, ship: Iterable[Ship] = ()) -> Code:
     """Freeze ``functions``. Raises ``NotPicklable``, ``BadJob`` for a module not to be shipped."""
-    shipped = tuple(sorted(_name_of(module) for module in ship))
-    with _by_value(shipped):
+    shipped = shipped_names(ship)
+    with by_value(shipped):
         pickled = pack_functions(functions, functions.named())
     names = set(_names_referred_to(pickled)) | set(_names_imported_in(functions))
+    return code_of(pickled, names, shipped)[0]
+
+
+def shipped_names(ship: Iterable[Ship]) -> tuple[str, ...]:
+    """Return the names of modules to ship, imported. Raises ``BadJob``."""
+    return tuple(sorted(_name_of(module) for module in ship))
+
+
+def code_of(
+    pickled: bytes, names: Iterable[str], shipped: tuple[str, ...]
+) -> tuple[Code, tuple[str, ...]]:
+    """Return the ``Code`` of pickled functions that refer to these modules, by themselves or by
+    what they are given; and the files of those that are the user's own."""
     needed = modules.needed(name for name in names if not _is_shipped(name, shipped))
     needed = {name: path for name, path in needed.items() if not _is_shipped(name, shipped)}
-    return Code(
-        pickled,
-        {name: modules.digest_of_file(path) for name, path in needed.items()},
-        _folders(needed),
-        shipped,
-    )
+    digests = {name: modules.digest_of_file(path) for name, path in needed.items()}
+    return Code(pickled, digests, _folders(needed), shipped), tuple(needed.values())
 
 
 def pickle_value(value: object, what: str, key: object, shipped: Sequence[str] = ()) -> bytes:
@@ -99,7 +108,7 @@ def pickle_value(value: object, what: str, key: object, shipped: Sequence[str] =
     pickled = pack(value, what, key)
     absent = [name for name in ("__main__", *shipped) if name.encode() in pickled]
     if absent:
-        with _by_value(shipped):
+        with by_value(shipped):
             pickled = cloudpickle.dumps(value, PROTOCOL)
     return pickled
 
@@ -117,7 +126,7 @@ def _name_of(module: Ship) -> str:
 
 
 @contextmanager
-def _by_value(shipped: Iterable[str]) -> Iterator[None]:
+def by_value(shipped: Iterable[str]) -> Iterator[None]:
     """Have cloudpickle send these modules, and their submodules, by value meanwhile."""
     with _registering:
         before = cloudpickle.list_registry_pickle_by_value()
