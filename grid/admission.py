@@ -17,6 +17,7 @@ from grid.messages import (
     TERM_LEAP_MAX,
     Announce,
     Assign,
+    BecomeKeeper,
     Finished,
     Held,
     Holding,
@@ -68,6 +69,8 @@ def wrong_with_told(message: Message, seen: Reign) -> str:
         case Retain():
             record = message.remembered.meta.record
             return _wrong_record(record, (held for held, _ in message.sources))
+        case BecomeKeeper() if message.meta.keeping is None:
+            return f"it wants {message.meta.record[:8]} kept on disk, which is not detached"
         case _:
             return ""
 

@@ -14,6 +14,7 @@ from grid.admission import wrong_with_told
 from grid.attempts import Attempts
 from grid.effects import (
     AdoptEstates,
+    AdoptRecord,
     CallServer,
     ClientEffect,
     Closed,
@@ -77,6 +78,7 @@ from grid.events import (
 from grid.failure_detector import FailureDetector
 from grid.fetches import Fetches
 from grid.holdings import Holdings
+from grid.keeping import KEPT, look_seconds
 from grid.messages import (
     Accepted,
     Address,
@@ -89,6 +91,7 @@ from grid.messages import (
     AskStatus,
     Assign,
     Beat,
+    BecomeKeeper,
     CallBack,
     CancelTask,
     Claims,
@@ -109,6 +112,7 @@ from grid.messages import (
     MayGo,
     Message,
     NewReign,
+    NotTaken,
     PeerGone,
     PeerRef,
     Printed,
@@ -177,6 +181,7 @@ class ClientCore:
         self._adopted: dict[str, None] = {}
         self._leave_by: float | None = None
         self._beat_at = 0.0
+        self._looked_at = 0.0
         self._claims_at = 0.0
         self._effects: list[ClientEffect] = []
 
@@ -285,7 +290,7 @@ class ClientCore:
             case RecordAdopted():
                 self._say(*self.ownership.adopted(event.txn, event.meta))
             case RecordNotAdopted():
-                self.ownership.not_adopted(event.txn, now)
+                self._on_not_adopted(event, now)
             case ResultFetched():
                 self._act(self._fetches.fetched(event, now))
             case ResultMissing():
@@ -387,6 +392,13 @@ class ClientCore:
                 now + event.after_seconds if event.after_seconds else None,
             )
         )
+
+    def _on_not_adopted(self, event: RecordNotAdopted, now: float) -> None:
+        """A record could not be had: try again; or if it was to be kept here, another peer may."""
+        if event.txn.startswith(KEPT):
+            self._say(NotTaken(event.txn.removeprefix(KEPT), ()))
+        else:
+            self.ownership.not_adopted(event.txn, now)
 
     def _on_cancel(self, event: CancelRequested) -> None:
         withdrawn = Failure("cancelled", "cancelled by its owner")
@@ -534,6 +546,8 @@ class ClientCore:
             case CallBack():
                 if self.election.server is not None:
                     self._do([CallServer(self.election.server, message.token)])
+            case BecomeKeeper():
+                self._on_become_keeper(message)
             case MayGo():
                 if self._leave_by is not None:
                     self._go(well=True)
@@ -571,6 +585,14 @@ class ClientCore:
             self._say(TaskReturned(message.attempt, "leaving"))  # given before it was known
         elif self.attempts.add(message):
             self._do([Prepare(message)])
+
+    def _on_become_keeper(self, message: BecomeKeeper) -> None:
+        """There are too few copies of a detached transaction: keep one, unless we are leaving."""
+        record = message.meta.record
+        if self._leave_by is not None or not self.settings.serves:
+            self._say(NotTaken(record, ()))
+        else:
+            self._do([AdoptRecord(f"{KEPT}{record}", message.meta, message.keepers)])
 
     def _on_drained(self, message: Drained) -> None:
         self._questions = [
@@ -616,12 +638,22 @@ class ClientCore:
             self._beat_at = now + self.settings.heartbeat_seconds
             self._beat(now)
 
+    def _look_after_the_journal(self, now: float) -> None:
+        """Who keeps detached transactions looks at the journal now and then."""
+        kept = [*self.ownership.kept(), *self.holdings.kept()]
+        if not kept:
+            self._looked_at = now
+        elif now - self._looked_at >= look_seconds(kept):
+            self._looked_at = now
+            self._do([AdoptEstates()])
+
     def _beat(self, now: float) -> None:
         self._say(Beat())
         if self.election.link in self._detector.silent(now):
             assert self.election.link is not None
             self._do([CloseLink(self.election.link)])
             self._on_server_lost(now)
+        self._look_after_the_journal(now)
         expired = self.holdings.expired(now)
         self._do(DropOutputs(record, ()) for record in expired)
         if expired or (now >= self._claims_at and self.holdings.records()):

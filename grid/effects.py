@@ -166,7 +166,9 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class AdoptRecord:
-    """Fetch the record of a named transaction: ``RecordAdopted`` or ``RecordNotAdopted``."""
+    """Fetch the record of a named transaction: ``RecordAdopted`` or ``RecordNotAdopted``. Or, if
+    it is detached, all that its keepers have of it, and put that on disk: ``SubmitRequested`` or
+    ``RecordNotAdopted``."""
 
     txn: str
     meta: RecordMeta
@@ -288,7 +290,9 @@ class DropOutput:
 
 @dataclass(frozen=True, slots=True)
 class AdoptEstates:
-    """Adopt the outputs of dead peers of this host: an ``EstateAdopted`` for each found."""
+    """Adopt the outputs of dead peers of this host: an ``EstateAdopted`` for each found. Then look
+    after this host's journal, if there is one: note that what is kept here is alive, remove what is
+    over, and go on with what nobody else keeps any more (``grid.keeping.Keeper``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,8 +56,12 @@ class Fetches:
         return effects
 
     def retain(self, message: Retain, now: float) -> Outcome:
-        """Keep a result for latecomers; one who is asked as the second copy fetches it first."""
+        """Keep a result for latecomers; one who is asked as the second copy fetches it first. The
+        end of a detached transaction is kept, and announced, once it is on disk."""
         record = message.remembered.meta.record
+        if message.remembered.meta.keeping is not None:
+            fetch = FetchResult(f"{RETAINED}{record}", record, message.sources, message.remembered)
+            return self.note([fetch]), []
         absent = self._absent(message.sources)
         effects: list[ClientEffect] = []
         if absent:
@@ -128,7 +132,7 @@ class Fetches:
     def _not_taken(
         txn: str, record: str, sources: tuple[tuple[Holding, PeerRef], ...]
     ) -> list[FromClient]:
-        if not sources or not txn.startswith((RETAINED, TAKEN)):
+        if not txn.startswith((RETAINED, TAKEN)):
             return []
         return [NotTaken(record, tuple(holding.output for holding, _ in sources))]
 

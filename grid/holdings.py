@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from msgspec import structs
 
-from grid.messages import Held, Holding, Kind, Output, Remembered
+from grid.messages import Held, Holding, Kind, Output, RecordMeta, Remembered
 
 
 @dataclass(slots=True)
@@ -89,6 +89,11 @@ class Holdings:
             remembered = structs.replace(remembered, seconds_left=left)
         sizes = summed(list(kept.sizes.values()))
         return Held(record, tuple(kept.holdings.values()), sizes, remembered)
+
+    def kept(self) -> list[RecordMeta]:
+        """The detached transactions whose ends are on disk here."""
+        ends = [kept.remembered for kept in self._records.values() if kept.remembered is not None]
+        return [end.meta for end in ends if end.meta.keeping is not None]
 
     def records(self) -> tuple[str, ...]:
         return tuple(self._records)

@@ -154,10 +154,12 @@ class Failure(Struct, frozen=True):
 
 
 class Keeping(Struct, frozen=True, array_like=True):
-    """What makes a transaction detached: for how long its end is kept, and when it began."""
+    """What makes a transaction detached: for how long its end is kept, when it began, and on the
+    disks of how many hosts it shall be."""
 
     seconds: Seconds
     began: WallTime = 0.0
+    copies: Count = 0
 
 
 class Remembered(Struct, frozen=True):
@@ -455,7 +457,8 @@ class Leaving(Struct, frozen=True, tag=True):
 
 
 class NotTaken(Struct, frozen=True, tag=True):
-    """These, which I was to take over, I could not fetch: ask somebody else."""
+    """These, which I was to take over, I could not fetch: ask somebody else. Without ``outputs``,
+    the whole record, which I was to keep."""
 
     record: Name
     outputs: tuple[Output, ...]
@@ -644,7 +647,8 @@ class Drop(Struct, frozen=True, tag=True):
 
 
 class Retain(Struct, frozen=True, tag=True):
-    """Keep the results of a finished named transaction for latecomers; fetch what is not here."""
+    """Keep the results of a finished named transaction for latecomers, or the end of a detached
+    one on disk; fetch what is not here."""
 
     remembered: Remembered
     sources: tuple[tuple[Holding, PeerRef], ...]
@@ -656,6 +660,14 @@ class TakeOver(Struct, frozen=True, tag=True):
 
     record: Name
     sources: tuple[tuple[Holding, PeerRef], ...]
+
+
+class BecomeKeeper(Struct, frozen=True, tag=True):
+    """Of this detached transaction there are too few copies: fetch one from any of these
+    ``keepers``, put it on disk, and own it as they do."""
+
+    meta: RecordMeta
+    keepers: tuple[PeerRef, ...]
 
 
 class MayGo(Struct, frozen=True, tag=True):
@@ -730,7 +742,8 @@ class MemberStatus(Struct, frozen=True):
 
 
 class TransactionStatus(Struct, frozen=True):
-    """One transaction as the server sees it."""
+    """One transaction as the server sees it. ``owners`` are names; of a detached one that has
+    ended, those of the peers that keep its end."""
 
     record: Name
     name: Name
@@ -800,6 +813,15 @@ class Keep(Struct, frozen=True, tag=True):
     deadline: WallTime = 0.0
 
 
+class FetchKept(Struct, frozen=True, tag=True):
+    """Give me what you keep of a detached transaction, as you were given it: first (with ``head``)
+    the encoded entry and its head, then the chunk of items that begins at ``first``."""
+
+    record: Name
+    head: bool = False
+    first: Count = 0
+
+
 class Parcel(Struct, frozen=True, tag=True):
     """What was asked for follows as raw bytes: one blob a size, in the order asked."""
 
@@ -859,6 +881,7 @@ FromServer = (
     | Drop
     | Retain
     | TakeOver
+    | BecomeKeeper
     | MayGo
     | DrainNow
     | Drained
@@ -871,6 +894,6 @@ FromServer = (
     | Status
 )
 
-FromData = FetchRecord | FetchItems | FetchSegments | Keep | Parcel | Absent
+FromData = FetchRecord | FetchItems | FetchSegments | Keep | FetchKept | Parcel | Absent
 
 Message = Greeting | FromClient | FromServer | FromData

@@ -423,6 +423,10 @@ class Ownership:
         if owned is not None and owned.state == "resolved":
             del self._owned[message.txn]
 
+    def kept(self) -> list[RecordMeta]:
+        """The detached transactions that are seen through here."""
+        return [o.meta for o in self._owned.values() if o.kept and o.state != "resolved"]
+
     # -- who wants to know -------------------------------------------------------------
 
     def of_record(self, record: str) -> list[str]:

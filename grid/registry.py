@@ -87,6 +87,8 @@ class Transaction:
     retained_until: float | None = None
     ended: float = 0.0
     """When, by the clock of those who keep it on disk."""
+    keepers: dict[str, None] = field(default_factory=dict)
+    """The members that have the end of a detached transaction on disk."""
     askers: dict[tuple[str, str], None] = field(default_factory=dict)
     """Who waits for its end without owning it: peers, and their own transaction ids."""
 

@@ -10,6 +10,7 @@ from typing import assert_never
 from msgspec import structs
 
 from grid.admission import wrong_with_said
+from grid.copies import Copies
 from grid.dispatcher import Dispatcher
 from grid.effects import CloseLink, FreePort, Greet, Send, ServerEffect, TellClient
 from grid.events import (
@@ -82,6 +83,7 @@ class ServerCore:
         self.dispatcher = Dispatcher(self.state)
         self.submissions = Submissions(self.state, self.dispatcher.owners, self.dispatcher.halt)
         self.leaving = LeavingMembers(self.state, self.submissions.remember)
+        self.copies = Copies(self.state, self.submissions.sources)
         self._detector = FailureDetector(settings.heartbeat_seconds, settings.silence_seconds)
         self._guests: dict[int, tuple[Hello, bool]] = {}
         self._successors: tuple[Successor, ...] = ()
@@ -242,6 +244,7 @@ class ServerCore:
                 self._successors_changed()
             case NotTaken():
                 self.leaving.not_taken(member, message)
+                self.copies.not_taken(member, message.record)
             case AskDrain():
                 self.leaving.ask(member, message)
             case Leave():
@@ -325,7 +328,7 @@ class ServerCore:
             self.state.send(member, Drop(held.record))
             return
         member.keep(held)
-        self.submissions.recall(held, now)
+        self.submissions.recall(member, held, now)
         self.state.credit_held(member, held)
 
     def _on_submit(self, member: Member, message: Submit, now: float) -> None:
@@ -473,6 +476,7 @@ class ServerCore:
                 for plan in txn.plans.values():
                     plan.settle(peer)
         self.submissions.expire(now)
+        self.copies.review(now)
 
     # -- what people see ---------------------------------------------------------------
 
@@ -508,7 +512,8 @@ class ServerCore:
         txn = self.state.registry.get(record)
         assert txn is not None
         progress = self.state.progress(txn)
-        owners = (self.state.roster.named(owner.peer) for owner in txn.owners.values())
+        peers = dict.fromkeys((*(owner.peer for owner in txn.owners.values()), *txn.keepers))
+        owners = (self.state.roster.named(peer) for peer in peers)
         return TransactionStatus(
             record=record,
             name=txn.name,

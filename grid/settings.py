@@ -91,6 +91,10 @@ class Settings:
     keep_seconds: float = 7 * 86400.0
     """How long the end of a detached transaction is kept, by the clock on the wall: a week."""
 
+    replace_seconds: float = 600.0
+    """How long a detached transaction may be on the disks of fewer hosts than ``copies`` before one
+    more keeps it. Longer than a host takes to start again, as a copy may be large."""
+
     chaos: bool = False
     """May be killed, frozen or cut off by ``grid chaos``. Not by default: a peer may live in a
     program that has more to do. ``grid up`` peers allow it."""
@@ -119,6 +123,8 @@ class Settings:
             raise Misuse(f"copies={self.copies} keeps nothing; use 1 or more")
         if not 0 < self.keep_seconds <= KEEP_SECONDS_MAX:
             raise Misuse(f"keep_seconds={self.keep_seconds} is not between 0 and ten years")
+        if self.replace_seconds <= 0:
+            raise Misuse(f"replace_seconds={self.replace_seconds} is no time; use more than 0")
         check_name(self.grid, "grid")
         if self.quorum < 0:
             raise Misuse(f"quorum={self.quorum}: use 0 for none, or how many peers must be there")

@@ -207,7 +207,7 @@ class Submissions:
             if txn.failure is not None:
                 self._state.send(member, Failed(owner.txn, txn.meta.record, txn.failure))
             else:
-                found = self._sources(txn, member)
+                found = self.sources(txn, member)
                 record = txn.meta.record
                 finished = Finished(owner.txn, record, txn.meta, found, txn.skipped)
                 self._state.send(member, finished)
@@ -243,7 +243,7 @@ class Submissions:
         if txn.failure is not None:
             self._state.send(member, Failed(asked, record, txn.failure))
             return
-        found = self._sources(txn, member)
+        found = self.sources(txn, member)
         self._state.send(member, Finished(asked, record, txn.meta, found, txn.skipped))
 
     def _answer(self, txn: Transaction) -> None:
@@ -258,7 +258,7 @@ class Submissions:
             if member is not None:
                 self._show(txn, member, asked)
 
-    def _sources(self, txn: Transaction, near: Member) -> tuple[tuple[Holding, PeerRef], ...]:
+    def sources(self, txn: Transaction, near: Member) -> tuple[tuple[Holding, PeerRef], ...]:
         """Each result with a holder: itself, else one of its host, else any, in turn."""
         found: list[tuple[Holding, PeerRef]] = []
         self._turn += 1
@@ -282,7 +282,8 @@ class Submissions:
             return
         key = (member.ref.peer, message.txn)
         if txn.retained_until is not None:
-            txn.owners.pop(key, None)
+            if txn.owners.pop(key, None) is not None and txn.detached:
+                txn.keepers[member.ref.peer] = None
             self._answer(txn)
         elif key in txn.owners:
             txn.owners[key].acknowledged = True
@@ -370,7 +371,7 @@ class Submissions:
         remembered = Remembered(txn.name, txn.fingerprint, txn.meta, holdings, seconds, txn.skipped)
         holders, others = self._keepers(results)
         for member in (*holders, *others):
-            self._state.send(member, Retain(remembered, self._sources(txn, member)))
+            self._state.send(member, Retain(remembered, self.sources(txn, member)))
         return others + holders
 
     def _retain_kept(self, txn: Transaction, now: float) -> None:
@@ -378,7 +379,8 @@ class Submissions:
         anything."""
         assert txn.meta.keeping is not None
         txn.retained_until = now + txn.meta.keeping.seconds
-        keepers = tuple(peer for peer, _ in txn.owners)
+        txn.keepers.update(dict.fromkeys(peer for peer, _ in txn.owners))
+        keepers = txn.keepers
         txn.owners.clear()
         results = txn.results() if txn.state == "finished" else []
         kinds = [holding.output.kind for holding, _ in results[:1]]
@@ -430,7 +432,7 @@ class Submissions:
 
     # -- what members bring ------------------------------------------------------------
 
-    def recall(self, held: Held, now: float) -> None:
+    def recall(self, member: Member, held: Held, now: float) -> None:
         """A member remembers an ended transaction: latecomers shall find it here too. One that is
         revived although it has failed, or was cancelled, ends here."""
         remembered = held.remembered
@@ -440,12 +442,16 @@ class Submissions:
         txn = registry.get(held.record)
         if txn is not None:
             txn.ended = remembered.ended
+            if txn.detached:
+                txn.keepers[member.ref.peer] = None
             if remembered.failure is not None and txn.detached:
                 self.fail(txn, remembered.failure)
             return
         if registry.named(remembered.name):
             return
         txn = registry.accept(remembered.meta, remembered.name, remembered.fingerprint)
+        if txn.detached:
+            txn.keepers[member.ref.peer] = None
         txn.failure = remembered.failure
         txn.state = "finished" if txn.failure is None else "failed"
         txn.skipped = remembered.skipped
@@ -455,6 +461,7 @@ class Submissions:
     def part(self, member: Member, now: float) -> None:
         """An owner's peer is gone. It may come back; the last one is waited for, a while."""
         for txn in self._state.registry:
+            txn.keepers.pop(member.ref.peer, None)
             for asker in [key for key in txn.askers if key[0] == member.ref.peer]:
                 del txn.askers[asker]
             gone = [key for key in txn.owners if key[0] == member.ref.peer]

@@ -27,6 +27,7 @@ from grid.messages import (
     Address,
     Failure,
     FetchItems,
+    FetchKept,
     FetchRecord,
     FetchSegments,
     Keep,
@@ -48,7 +49,7 @@ _IDLE_SECONDS = 30.0  # shorter than the server's, so that it is us who hang up
 _IDLE_PER_HOLDER = 4
 
 Blob = bytes | memoryview
-Request = FetchRecord | FetchItems | FetchSegments | Keep
+Request = FetchRecord | FetchItems | FetchSegments | Keep | FetchKept
 
 
 class NotHere(Exception):

@@ -31,6 +31,7 @@ from grid.messages import (
     Absent,
     Address,
     FetchItems,
+    FetchKept,
     FetchRecord,
     FetchSegments,
     Hello,
@@ -53,8 +54,8 @@ _READ_BYTES = 16 * 2**10
 KEEP_BYTES_MAX = 2**29 + 2**20
 """What one ``Keep`` may bring: one item of the largest size, and a little around it."""
 
-Keeper = Callable[[Keep, bytes], Sequence[Blob]]
-"""Puts a part of a detached transaction on disk. Raises ``NotHere``."""
+Keeper = Callable[[Keep | FetchKept, bytes], Sequence[Blob]]
+"""Puts a part of a detached transaction on disk, or gives one. Raises ``NotHere``."""
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +270,7 @@ class BulkServer:
                 return self._provider.items(request.record, indices, request.resolve)
             case FetchSegments():
                 return self._provider.segments(request.outputs, request.first, request.stop)
-            case Keep():
+            case Keep() | FetchKept():
                 if self._keeper is None:
                     raise NotHere("this peer keeps nothing")
                 return self._keeper(request, body)

@@ -30,6 +30,7 @@ from grid.errors import (
     ProtocolError,
 )
 from grid.job import Job
+from grid.keeping import choose
 from grid.messages import (
     Address,
     Drained,
@@ -41,7 +42,7 @@ from grid.messages import (
     Status,
 )
 from grid.pickling import show
-from peers import detached
+from peers import detached, handing
 from peers.addresses import host_id, listen_hosts, probe_hosts
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.bulk_server import BulkServer
@@ -50,9 +51,10 @@ from peers.chaos import Cut, suffer
 from peers.client_thread import ClientThread
 from peers.configuration import Configuration
 from peers.crew import Crew
-from peers.detached import Detached, Give, Handing, with_key
+from peers.detached import Detached, with_key
 from peers.failures import as_error
 from peers.fingerprint import fingerprint
+from peers.handing import Give, HandOver, Unheard
 from peers.inputs import FETCH_SECONDS, Inputs
 from peers.journal import time_of_day
 from peers.records import Head, OwnedRecord, Records, digest, load_keys, own
@@ -146,6 +148,7 @@ class Engine:
             self.records,
             self.store,
             lambda event: self.client.post(event),
+            lambda ref, part, count: self._bulk_client.fetch(ref, part, FETCH_SECONDS, count),
             keeps=self.settings.serves,
             patience=0.0 if configuration.loopback_only else self.settings.silence_seconds,
         )
@@ -157,7 +160,7 @@ class Engine:
             self.records,
             listening,
             voucher=voucher,
-            keeper=self.detached.keep,
+            keeper=self.detached.serve,
         )
         data = Address(host, self._bulk_server.address.port)
         place = f"{self.store.place} {journals.absolute()}"  # both are shared, or they are far
@@ -339,21 +342,26 @@ class Engine:
         if self._closed.is_set():
             raise PeerClosed(f"{self.me.name} is closed; make a new Peer to submit")
         record = digest(head, keys, secrets.token_hex(8))
-        keeping = Keeping(self.settings.keep_seconds, time_of_day())
+        settings = self.settings
+        keeping = Keeping(settings.keep_seconds, time_of_day(), settings.copies)
         meta = submission.meta(record, "mapreduce", len(keys), head.partitions, keeping)
         seconds = submission.deadline_seconds
         deadline = keeping.began + seconds if seconds is not None else 0.0
-        handing = Handing(meta, deadline, head.encode())
+        over = HandOver(meta, deadline, head.encode(), self._giver)
         shipped = Code.decode(head.code).shipped
-        names = handing.run(self._keepers(), detached.chunks(submission.job, keys, shipped))
-        if len(names) < self.settings.copies:
+        try:
+            names = over.run(self._keepers(), handing.chunks(submission.job, keys, shipped))
+        except Unheard:
+            self.end(record)
+            raise
+        if len(names) < settings.copies:
             log.warning(
                 "detached %s is kept by %d of %d peers: %s%s",
                 record,
                 len(names),
-                self.settings.copies,
+                settings.copies,
                 ", ".join(names),
-                "".join(f"; {reason}" for reason in handing.reasons),
+                "".join(f"; {reason}" for reason in over.reasons),
             )
         self._room.acquire()
         transaction = Transaction(record, "", lambda _: self._cancel_detached(record))
@@ -363,18 +371,17 @@ class Engine:
         self.client.post(ev.ResultRequested(record, record, wait=True, certain=True))
         return transaction
 
-    def _keepers(self) -> list[tuple[PeerRef, Give]]:
+    def _keepers(self) -> list[PeerRef]:
         """Whom to ask to keep something: this peer if it stays, its successors, its server."""
         others = [successor.ref for successor in self.client.successors]
         if self.role is not None and self.role.server is not None:
             others.append(self.role.server)
         me = self.me if self.settings.serves else None
-        chosen = detached.choose(me, others, self.settings.copies)
-        return [(ref, self._giver(ref)) for ref in chosen]
+        return choose(me, others, self.settings.copies)
 
     def _giver(self, ref: PeerRef) -> Give:
         if ref.peer == self.me.peer:
-            return self.detached.keep
+            return self.detached.serve
         return lambda part, body: self._bulk_client.fetch(ref, part, FETCH_SECONDS, body=body)
 
     def _cancel_detached(self, record: str) -> None:
@@ -504,8 +511,6 @@ class Engine:
         transaction = self._transactions.get(effect.txn)
         if transaction is not None:
             transaction._show(effect)
-        if self.detached.note_progress():
-            self._crew.give(self.detached.touch)
 
     def show_printed(self, effect: fx.ShowPrinted) -> None:
         self._print(effect.stream, f"[{effect.peer}] ", effect.text)
@@ -533,7 +538,8 @@ class Engine:
             asked.set_result(effect.status)
 
     def adopt_record(self, effect: fx.AdoptRecord) -> None:
-        self._crew.give(lambda: self._adopt_record(effect))
+        adopt = self.detached.keep_too if effect.meta.keeping is not None else self._adopt_record
+        self._crew.give(lambda: adopt(effect))
 
     def _adopt_record(self, effect: fx.AdoptRecord) -> None:
         """On a data thread: become an owner of a record that another submitted first."""

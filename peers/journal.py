@@ -6,15 +6,15 @@
     <root>/<tag>/results/     the segments of results, named as in any peer's spool
     <root>/<tag>/keepers/     a file a peer, on which it holds a lock for as long as it lives
 
-One journal for all peers of one user, grid and host. An *entry* is ``arriving``, then ``open``
-until its transaction has ended, then ``ended`` until its time is over; a damaged one is set
-``aside``, where a person may look at it. Whoever keeps an entry is written beside it; the entries
-of peers whose lock is free are taken over by the next that looks (``adopt``).
+One journal for all peers of one user, grid and host. What becomes of an entry, and when, is decided
+in ``grid/keeping.py``; here it is done. Whoever keeps an entry is written beside it; the entries of
+peers whose lock is free are taken over by the next that looks (``look``). One that is damaged is
+set aside, where a person may look at it.
 
 Times here are of the clock on the wall, and only here: nothing else says how long ago something
 was before this boot.
 
-Promises: what a method has written is on disk when it returns (WAL, ``synchronous=FULL``; results
+Promises: what a method has written is on disk when it returns (``journal_database``; results
 are synced before their entry says that there are any). Every entry, chunk and end is signed with a
 key made from the grid's, so nothing foreign is ever handed out to be opened; a result is read
 against its digest before it is announced. What cannot be read or written raises ``NotKept``, which
@@ -22,70 +22,36 @@ names the file and says what to do; one damaged entry harms no other. Methods ma
 any thread. Does not open keys, values or code.
 """
 
-import ctypes
-import fcntl
-import hashlib
-import hmac
 import logging
-import os
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-from msgspec import Struct, msgpack, structs
+from msgspec import Struct, msgpack
 
-from grid.errors import Misuse, NotKept
-from grid.messages import RecordMeta, Remembered
-from peers.private_folders import LOCK, flock, make_private, unlock
-from peers.segment import record_prefix, segment_name
+from grid import keeping
+from grid.errors import NotKept
+from grid.keeping import Entry, EntryState, Row
+from grid.messages import Remembered
+from peers.journal_database import Database, told
+from peers.journal_locks import KeeperLocks
+from peers.journal_results import ResultFiles
+from peers.private_folders import make_private
 
 log = logging.getLogger(__name__)
-
-FORMAT = 1
-"""Of the tables; a journal of another format is left alone."""
-
-BUSY_SECONDS = 30.0
-"""How long another peer of this host may write: chunks take milliseconds, a slow disk longer."""
-
-ARRIVING_SECONDS = 86400.0
-"""An entry that did not become whole in this time never will."""
 
 ITEM_BYTES_MAX = 2**29
 """SQLite's own limit for one value is a billion bytes."""
 
 RESULTS = "results"
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS entries (
-    record TEXT PRIMARY KEY, state TEXT NOT NULL, touched REAL NOT NULL,
-    entry BLOB NOT NULL, head BLOB NOT NULL, entry_sign BLOB NOT NULL,
-    ending BLOB, ending_sign BLOB);
-CREATE TABLE IF NOT EXISTS items (
-    record TEXT NOT NULL, first INTEGER NOT NULL, count INTEGER NOT NULL,
-    data BLOB NOT NULL, sign BLOB NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS items_by_first ON items (record, first);
-CREATE TABLE IF NOT EXISTS keepers (
-    record TEXT NOT NULL, peer TEXT NOT NULL, PRIMARY KEY (record, peer)) WITHOUT ROWID;
-"""
-
-_COPY_BYTES = 1 << 20
-
 
 def time_of_day() -> float:
     """Seconds since 1970. What outlives every process, and the boot of its host, has nothing else
     to count by; everything else here counts by a clock that never jumps."""
     return time.time()
-
-
-class Entry(Struct, frozen=True, array_like=True):
-    """A detached transaction as it was submitted. ``deadline`` is a time, or 0."""
-
-    meta: RecordMeta
-    deadline: float = 0.0
 
 
 class Item(Struct, frozen=True, array_like=True):
@@ -112,62 +78,28 @@ class Journal:
     def __init__(self, folder: Path, peer: str, key: bytes, *, pages_max: int = 0) -> None:
         self.folder = folder
         self.path = folder / "journal.db"
-        self.results = folder / RESULTS
-        self._keepers = folder / "keepers"
         self._peer = peer
-        self._key = key
-        self._guard = threading.RLock()
-        self._lock_fd = -1
-        with self._told():
+        self._results = ResultFiles(folder / RESULTS, peer)
+        keepers = folder / "keepers"
+        with told(self.path):
             folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for private in (folder, self.results, self._keepers):
+            for private in (folder, self._results.folder, keepers):
                 make_private(private)
-            self._lock_fd = _lock_new(self._keepers / f"{peer}.{LOCK}")
+            self._locks = KeeperLocks(keepers, peer)
             try:
-                self._database = self._opened(pages_max)
+                self._database = Database(self.path, key, keepers, pages_max)
             except BaseException:
-                self._let_go()
+                self._locks.let_go()
                 raise
 
     def close(self) -> None:
         """Let go of everything kept; another peer of this host may take it over."""
-        with self._guard:
-            self._database.close()
-            self._let_go()
+        self._database.close()
+        self._locks.let_go()
 
     def abandon(self) -> None:
-        """In a forked child: never touch the database again, not even when the interpreter ends.
-        SQLite would close it by descriptors whose numbers belong to something else by then."""
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._database))
-
-    def _let_go(self) -> None:
-        if self._lock_fd >= 0:
-            (self._keepers / f"{self._peer}.{LOCK}").unlink(missing_ok=True)
-            unlock(self._lock_fd)
-            self._lock_fd = -1
-
-    def _opened(self, pages_max: int) -> sqlite3.Connection:
-        database = sqlite3.connect(
-            self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        opening = os.open(self._keepers, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(opening, fcntl.LOCK_EX)  # two that make it at once would refuse each other
-            database.execute("PRAGMA journal_mode = WAL")
-            database.execute("PRAGMA synchronous = FULL")
-            (found,) = database.execute("PRAGMA user_version").fetchone()
-            if found not in (0, FORMAT):
-                raise NotKept(f"{self.path} is of another version ({found}) than this program's")
-            database.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT")
-            database.execute(f"PRAGMA user_version = {FORMAT}")
-            if pages_max:
-                database.execute(f"PRAGMA max_page_count = {pages_max}")
-        except BaseException:
-            database.close()
-            raise
-        finally:
-            unlock(opening)
-        return database
+        """In a forked child: what is open here is the parent's."""
+        self._database.abandon()
 
     # -- taking in -----------------------------------------------------------------------
 
@@ -175,29 +107,30 @@ class Journal:
         """Begin an entry, and keep it. Tell whether it is whole already: kept by another peer of
         this host, it needs to be kept by this one only in name."""
         record = entry.meta.record
-        encoded = msgpack.encode(entry)
-        with self._writing() as database:
-            found = self._state(record)
-            if found in ("", "aside"):
-                self._delete(record)
-                database.execute(
-                    "INSERT INTO entries (record, state, touched, entry, head, entry_sign)"
-                    " VALUES (?, 'arriving', ?, ?, ?, ?)",
-                    (record, time_of_day(), encoded, head, self._sign(b"entry", encoded, head)),
-                )
-            self._keep(record)
-        return found in ("open", "ended")
+        with self._database.writing() as database:
+            arrived = keeping.arrival(_state(database, record))
+            if arrived == "anew":
+                self._delete(database, record)
+                self._insert(database, entry, "arriving", head)
+            self._keep(database, record)
+        return arrived == "whole"
 
-    def _state(self, record: str) -> str:
-        query = "SELECT state FROM entries WHERE record = ?"
-        row = self._database.execute(query, (record,)).fetchone()
-        return str(row[0]) if row is not None else ""
+    def _insert(
+        self, database: sqlite3.Connection, entry: Entry, state: EntryState, head: bytes
+    ) -> None:
+        encoded = msgpack.encode(entry)
+        sign = self._database.sign(b"entry", encoded, head)
+        database.execute(
+            "INSERT INTO entries (record, state, touched, entry, head, entry_sign)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (entry.meta.record, state, time_of_day(), encoded, head, sign),
+        )
 
     def add_items(self, record: str, first: int, count: int, data: bytes) -> None:
         """Write one chunk, an encoded list of ``Item``."""
-        sign = self._sign(b"items", record.encode(), b"%d" % first, b"%d" % count, data)
-        with self._writing() as database:
-            if self._state(record) != "arriving":
+        sign = self._database.sign(b"items", record.encode(), b"%d" % first, b"%d" % count, data)
+        with self._database.writing() as database:
+            if not keeping.takes_items(_state(database, record)):
                 raise NotKept(f"{self.path} does not await items of {record}")
             database.execute(
                 "INSERT OR REPLACE INTO items VALUES (?, ?, ?, ?, ?)",
@@ -207,43 +140,47 @@ class Journal:
     def complete(self, record: str) -> Entry | Remembered:
         """All items have been written: from now on the entry is this peer's to see through. Where
         another peer of this host had it, it may even have ended."""
-        with self._writing() as database:
-            if self._state(record) == "ended":
-                return self._ending(record).remembered
-            entry, _ = self._entry(record)
-            there = self._count_items(record)
-            if there != entry.meta.items:
-                raise NotKept(f"only {there} of {entry.meta.items} items of {record} came")
-            database.execute(
-                "UPDATE entries SET state = 'open' WHERE record = ? AND state = 'arriving'",
-                (record,),
-            )
+        with self._database.writing() as database:
+            state = _state(database, record)
+            if state == "ended":
+                return self._ending(database, record).remembered
+            entry, _ = self._entry(database, record)
+            there = _count_items(database, record)
+            if lacks := keeping.wanting(state, entry.meta.items, there):
+                raise NotKept(f"{self.path} cannot keep {record}: {lacks}")
+            database.execute("UPDATE entries SET state = 'open' WHERE record = ?", (record,))
         return entry
-
-    def _count_items(self, record: str) -> int:
-        query = "SELECT first, count FROM items WHERE record = ? ORDER BY first"
-        reached = 0
-        for first, count in self._database.execute(query, (record,)):
-            if first != reached:
-                break
-            reached += count
-        return reached
 
     def discard(self, record: str) -> None:
         """Forget an entry that will not become whole."""
-        with self._writing() as database:
+        with self._database.writing() as database:
             database.execute(
                 "DELETE FROM keepers WHERE record = ? AND peer = ?", (record, self._peer)
             )
-            if self._state(record) == "arriving":
-                self._delete(record)
+            if keeping.discards(_state(database, record)):
+                self._delete(database, record)
 
     # -- giving out ----------------------------------------------------------------------
 
+    def entry(self, record: str) -> tuple[Entry, bytes]:
+        """Return an entry and its head."""
+        with self._database.reading() as database:
+            return self._entry(database, record)
+
     def head(self, record: str) -> bytes:
         """Return the head of an entry."""
-        with self._told(), self._guard:
-            return self._entry(record)[1]
+        return self.entry(record)[1]
+
+    def chunk(self, record: str, first: int) -> bytes:
+        """Return the chunk that begins with item ``first``, as it was given to ``add_items``."""
+        query = "SELECT count, data, sign FROM items WHERE record = ? AND first = ?"
+        with self._database.reading() as database:
+            row = database.execute(query, (record, first)).fetchone()
+            if row is None:
+                raise self._database.damaged(record, f"no chunk begins with item {first}")
+            count, data, sign = row
+            self._read_chunk(record, first, count, data, sign)
+        return bytes(data)
 
     def items(self, record: str, start: int, stop: int) -> list[Item]:
         """Return items ``start..stop`` of an entry."""
@@ -252,31 +189,34 @@ class Journal:
             "SELECT first, count, data, sign FROM items WHERE record = ? AND first < ?"
             " AND first + count > ? ORDER BY first"
         )
-        with self._told(), self._guard:
-            for first, count, data, sign in self._database.execute(query, (record, stop, start)):
-                chunk = self._chunk(record, first, count, data, sign)
+        with self._database.reading() as database:
+            for first, count, data, sign in database.execute(query, (record, stop, start)):
+                chunk = self._read_chunk(record, first, count, data, sign)
                 found += chunk[max(0, start - first) : stop - first]
         if len(found) != stop - start:
-            raise self._damaged(record, f"items {start} to {stop} are not all there")
+            raise self._database.damaged(record, f"items {start} to {stop} are not all there")
         return found
 
-    def _chunk(self, record: str, first: int, count: int, data: bytes, sign: bytes) -> list[Item]:
-        self._check(record, sign, b"items", record.encode(), b"%d" % first, b"%d" % count, data)
+    def _read_chunk(
+        self, record: str, first: int, count: int, data: bytes, sign: bytes
+    ) -> list[Item]:
+        signed = (b"items", record.encode(), b"%d" % first, b"%d" % count, data)
+        self._database.check(record, sign, *signed)
         items = _items_decoder.decode(data)
         if len(items) != count:
-            raise self._damaged(record, f"a chunk has {len(items)} items, not {count}")
+            raise self._database.damaged(record, f"a chunk has {len(items)} items, not {count}")
         return items
 
-    def _entry(self, record: str) -> tuple[Entry, bytes]:
+    def _entry(self, database: sqlite3.Connection, record: str) -> tuple[Entry, bytes]:
         query = "SELECT entry, head, entry_sign FROM entries WHERE record = ?"
-        row = self._database.execute(query, (record,)).fetchone()
+        row = database.execute(query, (record,)).fetchone()
         if row is None:
             raise NotKept(f"{self.path} has no entry {record}")
         encoded, head, sign = row
-        self._check(record, sign, b"entry", encoded, head)
+        self._database.check(record, sign, b"entry", encoded, head)
         entry = msgpack.decode(encoded, type=Entry)
         if entry.meta.record != record or entry.meta.keeping is None:
-            raise self._damaged(record, "it is another one")
+            raise self._database.damaged(record, "it is another one")
         return entry, head
 
     # -- ends ----------------------------------------------------------------------------
@@ -285,67 +225,82 @@ class Journal:
         """Put the end of a transaction on disk, with its result; return it with its time.
 
         ``segments`` are the files of its holdings, in their order. Items go: they are not needed
-        again. An entry that has ended keeps its first end.
+        again. An entry that has ended keeps its first end; where there is no entry, as with an end
+        that is kept in the place of a peer that is gone, there is one now.
         """
         record = remembered.meta.record
-        with self._told():
-            digests = tuple(
-                self._save(source, segment_name(holding.output))
-                for holding, source in zip(remembered.holdings, segments, strict=True)
-            )
-            if digests:
-                _sync_folder(self.results)
-        remembered = structs.replace(remembered, ended=time_of_day())
+        with told(self.path):
+            digests = self._results.save(remembered.holdings, segments)
+        remembered, since = keeping.ended_at(remembered, time_of_day())
         encoded = msgpack.encode(_Ending(remembered, digests))
-        with self._writing() as database:
-            if self._state(record) != "ended":
+        sign = self._database.sign(b"ending", encoded)
+        with self._database.writing() as database:
+            state = _state(database, record)
+            if keeping.takes_end(state):
+                if not state:
+                    self._insert(database, Entry(remembered.meta), "ended", b"")
+                self._keep(database, record)
                 database.execute(
                     "UPDATE entries SET state = 'ended', ending = ?, ending_sign = ?, touched = ?"
                     " WHERE record = ?",
-                    (encoded, self._sign(b"ending", encoded), remembered.ended, record),
+                    (encoded, sign, since, record),
                 )
                 database.execute("DELETE FROM items WHERE record = ?", (record,))
-            return self._ending(record).remembered
+            return self._ending(database, record).remembered
 
-    def _ending(self, record: str) -> _Ending:
+    def _ending(self, database: sqlite3.Connection, record: str) -> _Ending:
         query = "SELECT ending, ending_sign FROM entries WHERE record = ?"
-        row = self._database.execute(query, (record,)).fetchone()
+        row = database.execute(query, (record,)).fetchone()
         if row is None or row[0] is None:
             raise NotKept(f"{self.path} has no end of {record}")
-        self._check(record, row[1], b"ending", row[0])
+        self._database.check(record, row[1], b"ending", row[0])
         ending = msgpack.decode(row[0], type=_Ending)
         if ending.remembered.meta.record != record:
-            raise self._damaged(record, "it has the end of another one")
+            raise self._database.damaged(record, "it has the end of another one")
         return ending
-
-    def _save(self, source: Path, name: str) -> bytes:
-        """Put a segment among the results, whole and synced or not at all; return its digest."""
-        path = self.results / name
-        written = self.results / f"{name}.{self._peer}.tmp"
-        written.unlink(missing_ok=True)
-        try:
-            os.link(source, written, follow_symlinks=False)
-        except OSError:  # another disk, or a file system without links
-            _copy(source, written)
-        digest = _digest_synced(written)
-        written.replace(path)
-        return digest
 
     # -- whose it is ---------------------------------------------------------------------
 
-    def adopt(self) -> tuple[list[Entry], list[Remembered]]:
-        """Take over what no living peer of this host keeps; return what is open, and the ends.
+    def look(self) -> tuple[list[Entry], list[Remembered]]:
+        """Note that what this peer keeps is alive, and take over what no living peer of this host
+        keeps; return what is open of that, and the ends.
 
         What is over is removed, what is damaged set aside and told in the log.
         """
+        with self._database.writing() as database:
+            self._touch(database)
+            rows = self._rows(database)
+            found = keeping.survey(rows, time_of_day())
+            for record in found.over:
+                self._delete(database, record)
+            for record in found.unkept:
+                self._keep(database, record)
+        for record in found.unended:
+            log.warning("removed detached %s: not kept alive for its time", record)
+        states = {row.record: row.state for row in rows}
+        return self._read_whole([(record, states[record]) for record in found.unkept])
+
+    def _rows(self, database: sqlite3.Connection) -> list[Row]:
+        """Forget the keepers that are gone; return what there is."""
+        living = self._locks.living()
+        for (peer,) in database.execute("SELECT DISTINCT peer FROM keepers").fetchall():
+            if peer not in living:
+                database.execute("DELETE FROM keepers WHERE peer = ?", (peer,))
+        query = (
+            "SELECT record, state, touched, entry, record IN (SELECT record FROM keepers)"
+            " FROM entries ORDER BY rowid"
+        )
+        return [
+            Row(record, state, touched, _seconds_kept(encoded), bool(kept))
+            for record, state, touched, encoded, kept in database.execute(query)
+        ]
+
+    def _read_whole(
+        self, rows: Sequence[tuple[str, EntryState]]
+    ) -> tuple[list[Entry], list[Remembered]]:
         opened: list[Entry] = []
         ended: list[Remembered] = []
-        with self._writing():
-            self._expire()
-            records = self._unkept()
-            for record, _ in records:
-                self._keep(record)
-        for record, state in records:
+        for record, state in rows:
             try:
                 if state == "open":
                     opened.append(self._whole_entry(record))
@@ -355,67 +310,26 @@ class Journal:
                 self.set_aside(record, str(error))
         return opened, ended
 
-    def _unkept(self) -> list[tuple[str, str]]:
-        """Forget the keepers that are gone; return the entries that have none."""
-        database = self._database
-        living = [path for path in self._keepers.iterdir() if self._is_mine(path) or _is_held(path)]
-        names = [path.name for path in living]
-        for (peer,) in database.execute("SELECT DISTINCT peer FROM keepers").fetchall():
-            if f"{peer}.{LOCK}" not in names:
-                database.execute("DELETE FROM keepers WHERE peer = ?", (peer,))
-        return database.execute(
-            "SELECT record, state FROM entries WHERE state IN ('open', 'ended')"
-            " AND record NOT IN (SELECT record FROM keepers) ORDER BY rowid"
-        ).fetchall()
-
-    def _is_mine(self, path: Path) -> bool:
-        return path.name == f"{self._peer}.{LOCK}"
-
-    def _expire(self) -> None:
-        """Remove what is over. An open entry that nobody has kept alive for as long as its end
-        would be kept may have ended elsewhere, and been forgotten: it is not revived."""
-        now = time_of_day()
-        query = "SELECT record, state, touched, entry FROM entries WHERE state != 'aside'"
-        for record, state, touched, encoded in self._database.execute(query).fetchall():
-            try:
-                keeping = msgpack.decode(encoded, type=Entry).meta.keeping
-            except msgspec.MsgspecError:
-                continue  # told when it is read
-            if state == "arriving":
-                over = now - touched > ARRIVING_SECONDS
-            else:
-                over = keeping is not None and now - touched > keeping.seconds
-            if over:
-                self._delete(record)
-                if state == "open":
-                    log.warning("removed detached %s: not kept alive for its time", record)
-
     def _whole_entry(self, record: str) -> Entry:
         """Return an open entry of which everything can be read."""
-        with self._told(), self._guard:
-            entry, _ = self._entry(record)
-            if self._count_items(record) != entry.meta.items:
-                raise self._damaged(record, "some of its items are not there")
+        with self._database.reading() as database:
+            entry, _ = self._entry(database, record)
+            if _count_items(database, record) != entry.meta.items:
+                raise self._database.damaged(record, "some of its items are not there")
             query = "SELECT first, count, data, sign FROM items WHERE record = ?"
-            for first, count, data, sign in self._database.execute(query, (record,)):
-                self._chunk(record, first, count, data, sign)
+            for first, count, data, sign in database.execute(query, (record,)):
+                self._read_chunk(record, first, count, data, sign)
         return entry
 
     def _whole_ending(self, record: str) -> Remembered:
         """Return an end of which all segments can be read, with the time that is left of it."""
-        with self._told(), self._guard:
-            ending = self._ending(record)
-        remembered = ending.remembered
-        for holding, digest in zip(remembered.holdings, ending.digests, strict=True):
-            path = self.results / segment_name(holding.output)
-            try:
-                found = _digest_synced(path)
-            except OSError as error:
-                raise self._damaged(record, f"{path}: {error.strerror}") from error
-            if found != digest:
-                raise self._damaged(record, f"{path} was changed")
-        left = remembered.ended + remembered.seconds_left - time_of_day()
-        return structs.replace(remembered, seconds_left=max(0.0, left))
+        with self._database.reading() as database:
+            ending = self._ending(database, record)
+            query = "SELECT touched FROM entries WHERE record = ?"
+            (touched,) = database.execute(query, (record,)).fetchone()
+        if wrong := self._results.changed(ending.remembered.holdings, ending.digests):
+            raise self._database.damaged(record, wrong)
+        return keeping.still_kept(ending.remembered, touched, time_of_day())
 
     def set_aside(self, record: str, reason: str) -> None:
         """Keep a damaged entry out of the way, and say so."""
@@ -425,92 +339,62 @@ class Journal:
             record,
             reason,
         )
-        with self._writing() as database:
+        with self._database.writing() as database:
             database.execute("UPDATE entries SET state = 'aside' WHERE record = ?", (record,))
             database.execute("DELETE FROM keepers WHERE record = ?", (record,))
 
-    def touch(self) -> None:
-        """Note that what this peer keeps is alive."""
-        with self._writing() as database:
-            database.execute(
-                "UPDATE entries SET touched = ? WHERE state = 'open' AND record IN"
-                " (SELECT record FROM keepers WHERE peer = ?)",
-                (time_of_day(), self._peer),
-            )
-
     def any_open(self) -> bool:
         """Whether some entry waits for its end."""
-        with self._told(), self._guard:
+        with self._database.reading() as database:
             query = "SELECT 1 FROM entries WHERE state = 'open' LIMIT 1"
-            return self._database.execute(query).fetchone() is not None
+            return database.execute(query).fetchone() is not None
 
-    def _keep(self, record: str) -> None:
-        self._database.execute("INSERT OR IGNORE INTO keepers VALUES (?, ?)", (record, self._peer))
-        self._database.execute(
+    def _touch(self, database: sqlite3.Connection) -> None:
+        """Note that what this peer keeps is alive."""
+        database.execute(
+            "UPDATE entries SET touched = ? WHERE state = 'open' AND record IN"
+            " (SELECT record FROM keepers WHERE peer = ?)",
+            (time_of_day(), self._peer),
+        )
+
+    def _keep(self, database: sqlite3.Connection, record: str) -> None:
+        database.execute("INSERT OR IGNORE INTO keepers VALUES (?, ?)", (record, self._peer))
+        database.execute(
             "UPDATE entries SET touched = ? WHERE record = ? AND state = 'open'",
             (time_of_day(), record),
         )
 
-    def _delete(self, record: str) -> None:
+    def _delete(self, database: sqlite3.Connection, record: str) -> None:
         for table in ("entries", "items", "keepers"):
-            self._database.execute(f"DELETE FROM {table} WHERE record = ?", (record,))  # noqa: S608
-        for path in self.results.glob(f"{record_prefix(record)}*"):
-            path.unlink(missing_ok=True)
-
-    # -- signs and errors ----------------------------------------------------------------
-
-    def _sign(self, *parts: bytes) -> bytes:
-        sign = hmac.new(self._key, digestmod=hashlib.sha256)
-        for part in parts:
-            sign.update(b"%d:" % len(part))
-            sign.update(part)
-        return sign.digest()
-
-    def _check(self, record: str, sign: bytes, *parts: bytes) -> None:
-        if not hmac.compare_digest(sign, self._sign(*parts)):
-            raise self._damaged(record, "it was changed, or is of another key")
-
-    def _damaged(self, record: str, what: str) -> NotKept:
-        return NotKept(f"entry {record} in {self.path} cannot be used: {what}")
-
-    @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction of the database, on disk when it is over."""
-        with self._told(), self._guard:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-                self._database.execute("COMMIT")
-            except BaseException:
-                if self._database.in_transaction:
-                    self._database.execute("ROLLBACK")
-                raise
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Say what is wrong with the file, and what to do."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise NotKept(f"{self.path}: {error}. {_advice(error)}") from error
-        except Misuse as error:
-            raise NotKept(f"{self.folder}: {error}, or GRID_JOURNAL") from error
-        except OSError as error:
-            raise NotKept(
-                f"{error.filename or self.folder}: {error.strerror}. Free some space or give "
-                "access there, or set GRID_JOURNAL to another folder"
-            ) from error
+            database.execute(f"DELETE FROM {table} WHERE record = ?", (record,))  # noqa: S608
+        self._results.remove(record)
 
 
-def _advice(error: sqlite3.Error) -> str:
-    if isinstance(error, sqlite3.OperationalError):
-        text = str(error)
-        if "full" in text:
-            return "Free some space there, or set GRID_JOURNAL to a folder on another disk"
-        if "locked" in text:
-            return "Another process holds it: is one of this grid's peers stopped?"
-        return "Check that you may write there, or set GRID_JOURNAL to another folder"
-    return "It is damaged: move it away to begin a new one; what it kept is kept by other peers"
+def _state(database: sqlite3.Connection, record: str) -> EntryState:
+    query = "SELECT state FROM entries WHERE record = ?"
+    row = database.execute(query, (record,)).fetchone()
+    state: EntryState = row[0] if row is not None else ""
+    return state
+
+
+def _count_items(database: sqlite3.Connection, record: str) -> int:
+    query = "SELECT first, count FROM items WHERE record = ? ORDER BY first"
+    reached = 0
+    for first, count in database.execute(query, (record,)):
+        if first != reached:
+            break
+        reached += count
+    return reached
+
+
+def _seconds_kept(encoded: bytes) -> float | None:
+    """How long the end of an entry is kept; None where that cannot be read, which is told when the
+    entry is."""
+    try:
+        found = msgpack.decode(encoded, type=Entry).meta.keeping
+    except msgspec.MsgspecError:
+        return None
+    return found.seconds if found is not None else None
 
 
 def in_use(folder: Path) -> bool:
@@ -518,53 +402,14 @@ def in_use(folder: Path) -> bool:
     return (folder / "journal.db").exists()
 
 
-def _lock_new(path: Path) -> int:
-    """Make and lock this peer's own file. Another peer may take it for one that was left, and
-    remove it, until it is locked."""
-    while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        if flock(fd) and path.exists() and os.path.samestat(path.stat(), os.fstat(fd)):
-            return fd
-        os.close(fd)
-
-
-def _is_held(path: Path) -> bool:
-    """Whether the peer whose file this is lives; the file of one that does not is removed."""
-    try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    if not flock(fd):
-        os.close(fd)
-        return True
-    path.unlink(missing_ok=True)
-    unlock(fd)
-    return False
-
-
-def _copy(source: Path, path: Path) -> None:
-    with source.open("rb") as read, path.open("xb") as written:
-        while piece := read.read(_COPY_BYTES):
-            written.write(piece)
-
-
-def _digest_synced(path: Path) -> bytes:
-    """Sync a file and return the digest of its content."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").digest()
-        os.fsync(fd)
-    return digest
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def encode_items(items: list[Item]) -> bytes:
     """Return a chunk, as ``add_items`` takes it."""
     return msgpack.encode(items)
+
+
+def count_items(chunk: bytes) -> int:
+    """How many items are in a chunk. Raises ``NotKept`` where it is none."""
+    try:
+        return len(_items_decoder.decode(chunk))
+    except msgspec.MsgspecError as error:
+        raise NotKept(f"a chunk of items makes no sense: {error}") from error

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -210,6 +211,39 @@ def test_hosts_that_share_nothing_keep_a_copy_each(site: Site, tmp_path: Path) -
     spool, journal = places["c"]
     site.start("again", spool=spool, journal=journal)
     assert peer.fetch(txn.id, wait=True).result(20) == answer()
+
+
+def owners(peer: Peer, record: str) -> set[str]:
+    return {name for t in peer.status().transactions if t.record == record for name in t.owners}
+
+
+def place(folder: Path, name: str) -> dict[str, Any]:
+    """A host of its own, as it looks to others, and settings that are in a hurry."""
+    spool, journal = str(folder / name), str(folder / f"journal-{name}")
+    return {"spool": spool, "journal": journal, "copies": 2, "replace_seconds": 0.5}
+
+
+def test_a_keeper_that_stays_away_is_replaced(site: Site, tmp_path: Path) -> None:
+    """Three hosts, two copies. Host after host dies, and each time another one keeps a copy in its
+    place: first of the job, then of its result."""
+    hosts = {name: site.start(name, **place(tmp_path, name)) for name in "abc"}
+    gate = tmp_path / "gate"
+    peer = site.here("submitter", serves=False, copies=2)
+    txn = peer.submit(gated_job([gate]), detached=True)
+    until("two keep it", lambda: len(owners(peer, txn.id)) == 2)
+    first, second = sorted(owners(peer, txn.id))
+    (third,) = set(hosts) - {first, second}
+    kill(hosts[first])
+    until("another keeps a copy", lambda: owners(peer, txn.id) == {second, third})
+    kill(hosts[second])
+    until("it goes on with the copy alone", lambda: owners(peer, txn.id) == {third})
+    gate.touch()
+    assert txn.result(30) == answer(PHASE)
+    site.start("d", **place(tmp_path, "d"))
+    until("its result is there too", lambda: owners(peer, txn.id) == {third, "d"})
+    kill(hosts[third])
+    until("it is kept there alone", lambda: owners(peer, txn.id) == {"d"})
+    assert peer.fetch(txn.id, wait=True).result(20) == answer(PHASE)
 
 
 def test_what_cannot_be_kept_does_not_run(site: Site, tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 from msgspec import structs
 
 from grid.errors import NotKept
+from grid.keeping import Entry
 from grid.messages import Failure, Holding, Keeping, Output, RecordMeta, Remembered
-from peers.journal import Entry, Item, Journal, encode_items
+from peers.journal import Item, Journal, encode_items
 from peers.segment import segment_name
 
 KEY = b"k" * 32
@@ -87,7 +88,7 @@ def test_what_was_written_is_there_for_the_next_process(opening: Open) -> None:
     first.close()
     second = opening("b")
     assert second.any_open()
-    assert second.adopt() == ([made], [])
+    assert second.look() == ([made], [])
     assert second.head("r") == b"head"
     assert second.items("r", 0, 5) == items(0, 5)
 
@@ -100,7 +101,7 @@ def test_an_entry_that_did_not_become_whole_is_nobodys(opening: Open) -> None:
         journal.complete("r")
     journal.close()
     second = opening("b")
-    assert second.adopt() == ([], [])
+    assert second.look() == ([], [])
     assert not second.any_open()
     second.begin(entry(), b"head")
     second.discard("r")
@@ -121,10 +122,10 @@ def test_what_is_whole_takes_no_more_items(opening: Open) -> None:
 def test_only_the_entries_of_the_dead_are_taken_over(opening: Open) -> None:
     living, other = opening("a"), opening("b")
     made = fill(living)
-    assert other.adopt() == ([], [])
+    assert other.look() == ([], [])
     living.close()
     third = opening("c")
-    taken = [journal.adopt()[0] for journal in (other, third)]
+    taken = [journal.look()[0] for journal in (other, third)]
     assert taken == [[made], []], "by one of them"
 
 
@@ -133,10 +134,10 @@ def test_locks_that_the_dead_have_left_are_removed(opening: Open) -> None:
     left = journal.folder / "keepers" / "dead.lock"
     left.touch()
     living = opening("b")
-    journal.adopt()
+    journal.look()
     assert not left.exists()
     fill(living)
-    assert journal.adopt() == ([], [])
+    assert journal.look() == ([], [])
 
 
 def test_a_second_keeper_of_the_host_needs_only_join(opening: Open) -> None:
@@ -146,7 +147,7 @@ def test_a_second_keeper_of_the_host_needs_only_join(opening: Open) -> None:
     assert second.complete("r") == made
     first.close()
     third = opening("c")
-    assert third.adopt() == ([], []), "the second keeps it still"
+    assert third.look() == ([], []), "the second keeps it still"
     kept = second.finish(ending(), [])
     assert third.begin(made, b"head")
     assert third.complete("r") == kept, "one that comes late keeps the end"
@@ -164,12 +165,12 @@ def test_the_end_is_kept_with_its_result_and_without_its_items(
     again = journal.finish(structs.replace(ending(), failure=Failure("died", "late")), [])
     assert again == kept, "the first end counts"
     journal.close()
-    opened, ended = opening("b").adopt()
+    opened, ended = opening("b").look()
     assert opened == []
     (found,) = ended
     assert found.holdings == (holding,)
     assert 0 < found.seconds_left <= WEEK
-    assert (journal.results / path.name).read_bytes() == b"the result"
+    assert (journal.folder / "results" / path.name).read_bytes() == b"the result"
     with pytest.raises(NotKept, match="items 0 to 1"):
         opening("c").items("r", 0, 1)
 
@@ -186,10 +187,10 @@ def test_what_is_over_is_gone(
     journal.finish(ending("ended", holding, seconds=60.0), [path])
     journal.close()
     pass_seconds(monkeypatch, 100.0)
-    opened, ended = opening("b").adopt()
+    opened, ended = opening("b").look()
     assert [found.meta.record for found in opened] == ["long"]
     assert ended == []
-    assert list(journal.results.iterdir()) == []
+    assert list((journal.folder / "results").iterdir()) == []
     assert "removed detached open" in caplog.text
 
 
@@ -197,10 +198,49 @@ def test_a_job_that_lives_is_not_over(opening: Open, monkeypatch: pytest.MonkeyP
     journal = opening("a")
     made = fill(journal, seconds=60.0)
     pass_seconds(monkeypatch, 50.0)
-    journal.touch()
+    assert journal.look() == ([], []), "it is kept already"
     pass_seconds(monkeypatch, 50.0)
     journal.close()
-    assert opening("b").adopt() == ([made], [])
+    assert opening("b").look() == ([made], [])
+
+
+def test_nobody_removes_what_a_living_peer_keeps(
+    opening: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its keeper may be late to look after it, however short the time of its end is."""
+    journal = opening("a")
+    fill(journal, seconds=60.0)
+    pass_seconds(monkeypatch, 100.0)
+    assert opening("b").look() == ([], [])
+    assert journal.items("r", 0, 5) == items(0, 5)
+
+
+def test_a_copy_is_given_as_it_was_taken(opening: Open) -> None:
+    journal = opening("a")
+    made = fill(journal)
+    assert journal.entry("r") == (made, b"head")
+    assert journal.chunk("r", 3) == encode_items(items(3, 5))
+    with pytest.raises(NotKept, match="no chunk begins with item 1"):
+        journal.chunk("r", 1)
+
+
+def test_an_end_is_kept_where_there_was_no_entry(
+    opening: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the place of another host, whose clock may be wrong: what is left of its time counts."""
+    journal = opening("a")
+    holding, path = result(tmp_path)
+    copied = structs.replace(ending("r", holding, seconds=60.0), seconds_left=20.0, ended=5.0)
+    assert journal.finish(copied, [path]) == copied
+    journal.close()
+    second = opening("b")
+    opened, (found,) = second.look()
+    assert opened == []
+    assert (found.holdings, found.ended) == ((holding,), 5.0)
+    assert 0 < found.seconds_left <= 20
+    second.close()
+    pass_seconds(monkeypatch, 30.0)
+    assert opening("c").look() == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -223,7 +263,7 @@ def test_a_damaged_entry_is_set_aside_and_told_and_others_go_on(
     fill(journal, "bad")
     journal.close()
     damage(journal, statement)
-    assert opening("b").adopt() == ([good], [])
+    assert opening("b").look() == ([good], [])
     assert "bad is damaged and was set aside" in caplog.text
     assert str(journal.path) in caplog.text
 
@@ -236,10 +276,10 @@ def test_a_changed_result_is_never_announced(
     holding, path = result(tmp_path)
     journal.finish(ending("r", holding), [path])
     journal.close()
-    kept = journal.results / path.name
+    kept = journal.folder / "results" / path.name
     path.unlink()
     kept.write_bytes(b"something else")
-    assert opening("b").adopt() == ([], [])
+    assert opening("b").look() == ([], [])
     assert f"{kept} was changed" in caplog.text
 
 
@@ -262,7 +302,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(opening: Open) -> None
     journal.discard("second")
     assert journal.items("first", 0, 5) == items(0, 5)
     journal.close()
-    assert opening("b").adopt() == ([made], [])
+    assert opening("b").look() == ([made], [])
 
 
 def test_a_file_that_is_no_journal_is_one_clear_error(opening: Open, tmp_path: Path) -> None:
@@ -299,7 +339,7 @@ def test_many_write_at_once(opening: Open) -> None:
         try:
             for turn in range(5):
                 fill(journal, f"{number}-{turn}")
-                journal.adopt()
+                journal.look()
         except BaseException as error:
             failed.append(error)
 
@@ -314,7 +354,7 @@ def test_many_write_at_once(opening: Open) -> None:
     assert failed == []
     for journal in several:
         journal.close()
-    assert len(opening("z").adopt()[0]) == 30
+    assert len(opening("z").look()[0]) == 30
 
 
 def test_who_opens_a_new_journal_at_the_same_moment_shares_it(tmp_path: Path) -> None:

@@ -1,0 +1,113 @@
+"""Detached transactions at their submitter: every item read and pickled, given to the keepers.
+
+Whom to give what, and who counts, ``grid.keeping.Handing`` decides. Promises: ``hand_over`` returns
+when at least one keeper has everything on disk; memory is bounded by a chunk and the largest item.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from grid.errors import Misuse, NotKept
+from grid.job import Job
+from grid.keeping import Handing
+from grid.messages import Keep, PeerRef, RecordMeta
+from grid.pickling import show
+from peers.bulk import Blob, NotHere, Unreachable
+from peers.journal import ITEM_BYTES_MAX, Item, encode_items
+from peers.shipping import pickle_value
+
+CHUNK_BYTES = 1 << 20
+"""Large against a sync of the disk, small against memory."""
+
+CHUNK_ITEMS = 4096
+
+WHOLE = b"whole"
+"""The answer to the head of an entry that is whole already."""
+
+Give = Callable[[Keep, bytes], Sequence[Blob]]
+"""Gives a part to one keeper. Raises ``NotHere`` or ``Unreachable``."""
+
+
+class Unheard(NotKept):
+    """Nobody said that it has everything, but somebody may have it."""
+
+
+def chunks(job: Job, keys: Sequence[object], shipped: Sequence[str]) -> Iterator[list[Item]]:
+    """Read and pickle all items, a bounded piece at a time. Raises what the datasource raises,
+    ``NotPicklable``, or ``Misuse`` for an item that is too large."""
+    chunk: list[Item] = []
+    size = 0
+    for key in keys:
+        pair = pickle_value((key, job.value(key)), "the value of key", key, shipped)
+        if len(pair) > ITEM_BYTES_MAX:
+            raise Misuse(
+                f"the value of key {show(key)} has {len(pair)} bytes, a detached job takes at most "
+                f"{ITEM_BYTES_MAX} an item: submit it undetached, or in smaller items"
+            )
+        if chunk and (size + len(pair) > CHUNK_BYTES or len(chunk) == CHUNK_ITEMS):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(Item(show(key), pair))
+        size += len(pair)
+    if chunk:
+        yield chunk
+
+
+class HandOver:
+    """One transaction on its way. ``give`` says how to give something to a keeper; ``reasons``
+    tells why some were left out."""
+
+    def __init__(
+        self, meta: RecordMeta, deadline: float, head: bytes, give: Callable[[PeerRef], Give]
+    ) -> None:
+        self._meta = meta
+        self._deadline = deadline
+        self._head = head
+        self._give = give
+        self.reasons: list[str] = []
+
+    def run(self, keepers: Sequence[PeerRef], items: Iterator[list[Item]]) -> list[str]:
+        """Return the names of those who have it. Raises ``NotKept`` when nobody has (``Unheard``
+        if that is not certain), or what ``items`` raises."""
+        handing = Handing(keepers)
+        self._to_all(handing, "head", self._head)
+        try:
+            first = 0
+            for chunk in items if handing.asked else ():
+                self._to_all(handing, "items", encode_items(chunk), first=first, count=len(chunk))
+                first += len(chunk)
+        except BaseException:
+            self._to_all(handing, "withdrawn")
+            raise
+        for ref in handing.asked:
+            if self._said(ref, "whole") is not None:
+                handing.has(ref)
+            else:
+                handing.left_out(ref, last=True)
+        for ref in handing.joiners():
+            if self._said(ref, "head", self._head) == [WHOLE] and self._said(ref, "whole") == []:
+                handing.has(ref)
+        if not handing.kept:
+            why = "; ".join(self.reasons)
+            kind = Unheard if handing.uncertain else NotKept
+            raise kind(f"nobody could keep the detached job, and nothing runs: {why}")
+        return [ref.name for ref in handing.kept]
+
+    def _to_all(self, handing: Handing, part: str, body: bytes = b"", **where: int) -> None:
+        for ref in handing.asked:
+            if self._said(ref, part, body, **where) is None:
+                handing.left_out(ref)
+
+    def _said(self, ref: PeerRef, part: str, body: bytes = b"", **where: int) -> list[Blob] | None:
+        """Say one thing to one keeper; None if it failed, and is to be left out."""
+        request = Keep(
+            self._meta,
+            part,  # type: ignore[arg-type]
+            size=len(body),
+            deadline=self._deadline,
+            **where,
+        )
+        try:
+            return list(self._give(ref)(request, body))
+        except (NotHere, Unreachable) as error:
+            self.reasons.append(f"{ref.name}: {error}")
+            return None
