@@ -50,7 +50,7 @@ from peers.results import Fetcher
 from peers.security import Security
 from peers.segment_writer import SpoolFull
 from peers.server_thread import ServerThread
-from peers.store import Store
+from peers.store import SpoolBusy, Store
 from peers.transport import DialFailed, dial, part
 from peers.whereabouts import Following, Whereabouts
 from peers.worker_channel import (
@@ -633,6 +633,8 @@ class ClientThread(CoreThread):
             try:
                 for peer, held in self._store.adopt():
                     self.post(ev.EstateAdopted(peer, tuple(held)))
+            except SpoolBusy as error:  # the core orders several looks at each dead neighbour's
+                log.warning("cannot take over what dead peers held now: %s", error)
             finally:
                 self._users.revive()
 

@@ -150,8 +150,12 @@ class Peer:
         try:
             return transaction.result(timeout)
         except FutureTimeout:
-            transaction.cancel()
-            raise
+            if not transaction.cancel():
+                raise  # it is over: this is what was raised somewhere
+            raise TimeoutError(
+                f"not every member ran it within {timeout:g} s; some may have no free slot: "
+                "see status(), or give it longer"
+            ) from None
 
     def executor(self, max_workers: int | None = None, **options: Any) -> "GridExecutor":
         """Return a ``concurrent.futures.Executor`` whose calls run on the grid.

@@ -151,6 +151,19 @@ class Transaction(Future[dict[Any, Any]]):
             raise
         except CancelledError:
             raise TransactionCancelled("cancelled by its owner") from None
+        except TimeoutError:
+            if self.done():
+                raise
+            raise TimeoutError(f"not done within {timeout:g} s: {self._so_far()}") from None
+
+    def _so_far(self) -> str:
+        """How far it is, in words, for whoever has waited in vain."""
+        now = self._progress
+        if not now.maps_total and not now.reduces_total:
+            return "no server has told of it yet; it goes on, wait again for it"
+        mapped = f"{now.maps_done} of {now.maps_total} items mapped"
+        reduced = f"{now.reduces_done} of {now.reduces_total} partitions reduced"
+        return f"{mapped}, {reduced}; it goes on, wait again for it"
 
     def _open(self) -> dict[Any, Any] | GridError:
         """Build the dict; a job whose results clash gives the same error every time."""

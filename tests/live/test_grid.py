@@ -140,7 +140,7 @@ def test_run_everywhere_and_status(site: Site) -> None:
     assert os.getpid() not in pids.values()
     with pytest.raises(TaskError, match="ZeroDivisionError"):
         peer.run_everywhere(lambda: 1 / 0, timeout=20)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"within 0\.2 s"):
         peer.run_everywhere(lambda: time.sleep(60), timeout=0.2)
     until("the slots are free", lambda: not any(m.running for m in peer.status().members))
     status = peer.status()

@@ -52,6 +52,8 @@ def test_cancel_of_a_job_that_other_peers_run(site: Site) -> None:
     peer = site.here("three")
     txn = peer.submit(Job([1, 2, 3, 4], forever))
     until("both run", lambda: sum(m.running > 0 for m in peer.status().members) == 2)
+    with pytest.raises(TimeoutError, match=r"not done within 0\.1 s: 0 of 4 items mapped"):
+        txn.result(0.1)
     txn.cancel()
     until("nothing is left", lambda: idle(peer))
     assert peer.submit(slow_job(4)).result(10) == answer(4)
