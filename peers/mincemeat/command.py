@@ -2,18 +2,22 @@
 
 Waits for a server if there is none yet, works until it is done, and ends; with ``--loop`` waits for
 the next. The exit status is 0 when the server was done, 1 if it cannot be joined (the password),
-2 if the command was wrong, 130 after Ctrl-C.
+2 if the command was wrong, 130 after Ctrl-C and 143 after SIGTERM.
 """
 
 import argparse
 import logging
+import signal
 import socket
 import sys
+import threading
 import time
+from types import FrameType
 
-from grid.errors import GridError
+from grid.errors import GridError, Misuse
 from peers.mincemeat import DEFAULT_PORT
 from peers.mincemeat.client import Client
+from peers.mincemeat.joining import check_port
 
 RETRY_SECONDS = 0.2
 
@@ -29,6 +33,8 @@ def run_client(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if options.loud or options.verbose:
         logging.basicConfig(level=logging.DEBUG if options.loud else logging.INFO)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _on_sigterm)
     try:
         while True:
             _work(options)
@@ -50,12 +56,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("host", nargs="?", default="", metavar="HOST", help="(localhost)")
     parser.add_argument("-p", "--password", default="", help="the server's password")
     parser.add_argument(
-        "-P", "--port", type=int, default=DEFAULT_PORT, help=f"the server's port ({DEFAULT_PORT})"
+        "-P", "--port", type=_port, default=DEFAULT_PORT, help=f"the server's port ({DEFAULT_PORT})"
     )
     parser.add_argument("-l", "--loop", action="store_true", help="then wait for the next server")
     parser.add_argument("-v", "--verbose", action="store_true", help="say what happens")
     parser.add_argument("-V", "--loud", action="store_true", help="say everything")
     return parser
+
+
+def _port(text: str) -> int:
+    try:
+        return check_port(text)
+    except Misuse as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + signal.SIGTERM)  # leaving well on the way
 
 
 def _work(options: argparse.Namespace) -> None:

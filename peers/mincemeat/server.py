@@ -19,7 +19,7 @@ import time
 from collections import deque
 from typing import Any
 
-from grid.errors import GridError, Misuse
+from grid.errors import CannotJoin, GridError, Misuse
 from grid.functions import check_resultfn
 from grid.job import Job
 from peers.addresses import listen_hosts
@@ -143,9 +143,13 @@ class Server:
     ) -> None:
         """Set what is given and not None, serve on the port, and run until all is done."""
         self._set(settings)
-        self._check(complete=not asynchronous)
         self.password = as_password(password)
         self._open(interface or "", check_port(port))
+        try:
+            self._check(asynchronous)
+        except Exception:
+            self._close()
+            raise
         if not asynchronous:
             self.process()
 
@@ -267,7 +271,7 @@ class Server:
             manager.state = TaskManager.IDLE
             if not permanent:
                 raise
-            log.exception("a transaction failed, the server goes on txn=%s", txn)
+            log.error("%s goes on after a transaction that failed: %s", self.name(), error)
             self.output.append((txn, error))
         else:
             manager.state = TaskManager.IDLE if permanent else TaskManager.FINISHED
@@ -326,7 +330,7 @@ class Server:
             else:
                 log.debug("%s does not use %s", self.name(), name)
 
-    def _check(self, *, complete: bool) -> None:
+    def _check(self, asynchronous: bool) -> None:
         """Raise ``Misuse`` for what is missing or misspelt, which the original waited for."""
         self._check_spelling()
         if self.mapfn is None and self.reducefn is None:
@@ -334,12 +338,13 @@ class Server:
         for name in ("cycle", "allocation"):
             if getattr(self, name) is not None:
                 self.taskmanager.defaults[name] = getattr(self, name)
-        self.taskmanager.complete({})
+        defaults = self.taskmanager.complete({})
         self.taskmanager.state = TaskManager.IDLE
         self._number = 0
         if not self.taskmanager.deque and self.datasource is not None:
             self.taskmanager.deque.append({"datasource": self.datasource})  # once more
-        if complete and not self.taskmanager.deque:
+        waits = asynchronous or defaults["cycle"] == TaskManager.PERMANENT
+        if not waits and not self.taskmanager.deque:
             raise Misuse("this Server has no datasource: set its attribute datasource, to a dict")
         for transaction in self.taskmanager.deque:
             transaction["datasource"] = readable(transaction["datasource"])
@@ -380,7 +385,10 @@ class Server:
             if self._peer is None:
                 raise in_use(port) from error
             return
-        peer = Peer((), listen=listening, **common)
+        try:
+            peer = Peer((), listen=listening, **common)
+        except CannotJoin as error:  # somebody took the port this moment
+            raise in_use(port) from error
         if not peer.serving:
             peer.close()
             raise in_use(port)
