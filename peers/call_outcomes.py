@@ -75,17 +75,22 @@ def in_order(
     submits: Iterator[Future[Any]],
     buffersize: int | None,
     end: float | None,
-    values: Callable[[Any], Iterator[T]],
+    opened: Callable[[Any], tuple[list[T], Raised | None]],
 ) -> Iterator[T]:
-    """Submit now, then yield the values of each future; cancel what is left when that ends."""
+    """Submit now, then yield what each future holds, as ``opened`` tells; cancel what is left when
+    that ends. Keeps no result that it has given."""
     futures = deque(itertools.islice(submits, buffersize))
 
     def results() -> Iterator[T]:
         try:
             while futures:
-                # The iterator keeps no result that it has given.
-                yield from values(_popped(futures, end))
+                held, raised = opened(_popped(futures, end))
                 futures.extend(itertools.islice(submits, 1))
+                held.reverse()
+                while held:
+                    yield held.pop()
+                if raised is not None:
+                    raise exception_of(raised)
         finally:
             for future in futures:
                 future.cancel()
@@ -101,11 +106,11 @@ def _popped(futures: deque[Future[Any]], end: float | None) -> Any:
         futures.popleft().cancel()
 
 
-def of_chunk(answer: tuple[list[T], Raised | None]) -> Iterator[T]:
-    """The results of one chunk, up to the call that raised."""
-    results, raised = answer
-    results.reverse()
-    while results:
-        yield results.pop()
-    if raised is not None:
-        raise exception_of(raised)
+def of_call(value: T) -> tuple[list[T], Raised | None]:
+    """What a future of a single call holds."""
+    return [value], None
+
+
+def of_chunk(answer: tuple[list[T], Raised | None]) -> tuple[list[T], Raised | None]:
+    """What a future of a chunk holds: results up to the call that raised."""
+    return answer

@@ -36,7 +36,7 @@ from grid.errors import (
 )
 from grid.job import Job, Ship
 from grid.pacing import Pacer
-from peers.call_outcomes import check_map, exception_of, in_order, of_chunk, resolve
+from peers.call_outcomes import check_map, exception_of, in_order, of_call, of_chunk, resolve
 from peers.call_runner import Arguments, Chunked, run
 from peers.calls import NO_NAMES, Packer, encode, kind_of
 from peers.engine import Engine
@@ -165,7 +165,7 @@ class GridExecutor(Executor):
         zipped = zip(*iterables, strict=False)
         if chunksize == 1:
             submits = (self.submit(fn, *args) for args in zipped)
-            return in_order(submits, buffersize, end, lambda value: iter((value,)))
+            return in_order(submits, buffersize, end, of_call)
         chunked = Chunked(fn)
         chunks = iter(lambda: tuple(itertools.islice(zipped, chunksize)), ())
         parts = (self.submit(chunked, *chunk) for chunk in chunks)
@@ -319,15 +319,18 @@ class GridExecutor(Executor):
             self._break_down(task, "the initializer failed", cause)
             return
         kinds, things, costs = outcomes
-        calls, rest = task.calls[: len(kinds)], task.calls[len(kinds) :]
+        calls = task.calls
         with self._lock:
             self._tasks.discard(task)
-            self._waiting.extendleft(reversed(rest))
+            while len(calls) > len(kinds):  # it was cut: these have not begun
+                self._waiting.appendleft(calls.pop())
             for number, *cost in costs:
                 self._pacer.note(task.kinds[number], *cost)
         self._pump()
-        for call, kind, thing in zip(calls, kinds, things, strict=True):
-            resolve(call.future, kind, thing)
+        calls.reverse()
+        things.reverse()
+        for kind in kinds:  # a future that is resolved is its user's alone
+            resolve(calls.pop().future, kind, things.pop())
         self._end(task)
 
     def _end(self, task: _Task) -> None:
