@@ -30,6 +30,8 @@ def main(arguments: list[str] | None = None) -> None:
     engine_class = engines.load(given.engine)
     workload = workloads.load(given.workload)
     with engine_class(given.slots, given.folder) as engine:
+        if workload.starts:
+            engine.start()
         outcome = workload.run(engine, Input(given.inputs, given.size))
     version = metadata.version(engine_class.package) if engine_class.package else ""
     text = json.dumps({**asdict(outcome), "version": version})

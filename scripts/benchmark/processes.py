@@ -73,6 +73,14 @@ def _left() -> list[int]:
     return descendants()
 
 
+def name_of(pid: int) -> str:
+    """The short name of a process; empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
 class Others:
     """How many cores everybody else used, from now to ``cores``. Exact once all have ended."""
 

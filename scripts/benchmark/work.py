@@ -61,6 +61,11 @@ class MapReduce:
     mapfn: Callable[[Any, Any], Iterable[Pair]]
     reducefn: Callable[[Any, list[Any]], Any] | None = None
 
+    @property
+    def is_table(self) -> bool:
+        """Whether the values are at hand, and have to be sent."""
+        return isinstance(self.source, Table)
+
 
 class Digest:
     """Tells answers apart, whatever the order of their pairs."""

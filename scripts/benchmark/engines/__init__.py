@@ -4,7 +4,7 @@ from importlib import import_module
 
 from scripts.benchmark.engines.base import Engine
 
-NAMES = ("grid", "pool", "futures", "alone")
+NAMES = ("grid", "pool", "futures", "loky", "mpire", "dask", "ray", "spark", "alone")
 """In the order of the tables. Each is a module here, with a class ``Measured``."""
 
 USUAL = ("grid", "pool", "futures")

@@ -1,8 +1,8 @@
 """``Engine``: what a benchmark asks of whatever runs work on two cores.
 
-An engine is made, started, given work, and closed, all in one process that is measured as a whole.
-Modules of engines import their rival only in ``start``: the command reads ``requirements`` and
-``lacks`` where the rival is not installed.
+An engine is made, started, given work, and, on leaving its context, closed, all in one process
+that is measured as a whole. Modules of engines import their rival only in ``start``: the command
+reads ``requirements`` and ``lacks`` where the rival is not installed.
 """
 
 from abc import ABC, abstractmethod
@@ -46,11 +46,15 @@ class Engine(ABC):
     def start(self) -> None:  # noqa: B027 - some have nothing to start
         """Get ready for work."""
 
+    def start_apart(self) -> list[int]:
+        """Start, instead of ``start``, so that what coordinates is not this process; return the
+        processes that do. Raises ``Unsupported`` if that cannot be."""
+        raise Unsupported("the process that submits coordinates: killed, all is gone with it")
+
     def close(self) -> None:  # noqa: B027
         """End everything that was started."""
 
     def __enter__(self) -> Self:
-        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,6 +71,10 @@ class Engine(ABC):
     @abstractmethod
     def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """Call ``function`` on each item as a task of its own, all given at once."""
+
+    def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        """Call ``function`` on each item, which takes a second or so."""
+        return self.each(function, items)
 
     def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
         """Call ``function`` once and wait for its value."""

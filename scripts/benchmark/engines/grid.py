@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +13,16 @@ from scripts.benchmark.engines.base import NUMPY, Engine, Unsupported
 from scripts.benchmark.work import MapReduce, Pair, Table, TextFiles
 
 TOP = Path(__file__).parents[3]
+
+
+STAY = """
+import sys
+from peers import Peer
+with Peer(slots=int(sys.argv[1])):
+    print("joined", flush=True)
+    sys.stdin.read()
+"""
+"""A peer that stays until its standard input is closed."""
 
 
 def _dependencies() -> tuple[str, ...]:
@@ -27,17 +39,40 @@ class Measured(Engine):
         "plain functions."
     )
 
-    def start(self) -> None:
-        from peers import Peer  # what importing costs is part of the run
-
+    def __init__(self, slots: int, folder: Path) -> None:
+        super().__init__(slots, folder)
+        self._executor: Any = None
+        self._apart: list[subprocess.Popen[bytes]] = []
         os.environ.setdefault("GRID_PORT", str(_free_port()))
         os.environ.setdefault("GRID_SPOOL", str(self.folder / "spool"))
         os.environ.setdefault("XDG_CONFIG_HOME", str(self.folder / "config"))
-        self._peer = Peer(slots=self.slots)
-        self._executor: Any = None
+
+    def start(self) -> None:
+        self._join(self.slots)
+
+    def start_apart(self) -> list[int]:
+        # The first serves and has no workers, the second has them; this process only submits.
+        for slots in (0, self.slots):
+            process = subprocess.Popen(
+                [sys.executable, "-c", STAY, str(slots)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+            self._apart.append(process)
+            assert process.stdout is not None
+            process.stdout.readline()
+        self._join(0)
+        return [self._apart[0].pid]
+
+    def _join(self, slots: int) -> None:
+        from peers import Peer  # what importing costs is part of the run
+
+        self._peer = Peer(slots=slots)
 
     def close(self) -> None:
         self._peer.close()
+        for process in self._apart:
+            process.communicate()
 
     def mapreduce(self, work: MapReduce) -> Iterable[Pair]:
         from peers import Files, Job
@@ -58,6 +93,11 @@ class Measured(Engine):
         submit = self._plain().submit
         waiting = [submit(function, item) for item in items]
         return [future.result() for future in waiting]
+
+    def tasks(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        work = MapReduce(Table(dict(enumerate(items))), _Calling(function))
+        values = dict(self.mapreduce(work))
+        return [values[number][0] for number in range(len(items))]
 
     def call(self, function: Callable[[Any], Any], argument: Any) -> Any:
         if hasattr(self._peer, "executor"):

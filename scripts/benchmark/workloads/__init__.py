@@ -15,6 +15,7 @@ NAMES = (
     "skew",
     "numeric",
     "pipeline",
+    "failover",
 )
 """In the order of the report. Each is a module here, with a class ``Measured``."""
 

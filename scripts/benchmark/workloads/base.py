@@ -61,6 +61,8 @@ class Workload(ABC):
     quick: ClassVar[int]
     least: ClassVar[int]
     figures: ClassVar[tuple[Figure, ...]] = (SECONDS, MEMORY)
+    starts: ClassVar[bool] = True
+    """Whether the engine is started before ``run``; otherwise ``run`` does."""
 
     def prepare(self, folder: Path, size: int) -> None:  # noqa: B027 - many need no files
         """Make the input in this empty folder."""
