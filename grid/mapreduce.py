@@ -313,8 +313,12 @@ def run(job: "Job", on_error: str = "raise") -> dict[Any, Any]:
     with ``on_error="skip"`` items that fail in mapfn or collectfn are left out instead.
     ``resultfn`` is called once, with None for the transaction, and may raise.
     """
+    items = (
+        (index, key, copy_of(job.value(key), "the value of key", key))
+        for index, key in enumerate(job.keys())
+    )
     try:
-        results = _run(job, on_error == "skip")
+        results, _ = compute(job.functions, items, job.partitions, skip=on_error == "skip")
     except UserFault as fault:
         cause = fault.as_raised()
     else:
@@ -323,16 +327,15 @@ def run(job: "Job", on_error: str = "raise") -> dict[Any, Any]:
     raise cause
 
 
-def _run(job: "Job", skip: bool) -> dict[Any, Any]:
-    functions = job.functions
-    items = (
-        (index, key, copy_of(job.value(key), "the value of key", key))
-        for index, key in enumerate(job.keys())
-    )
+def compute(
+    functions: Functions, items: Iterable[tuple[int, Any, Any]], partitions: int, *, skip: bool
+) -> tuple[dict[Any, Any], list[int]]:
+    """Compute the results of ``items`` (index, key, value) here, one after the other; return them
+    and the indices of the items left out. Raises ``UserFault``, ``BadJob`` and ``NotPicklable``."""
     grouper = map_items(functions, items, skip=skip)
-    chunks = grouper.drain(job.partitions)
+    chunks = grouper.drain(partitions)
     reduced = (pair for _, chunk in chunks for pair in reduce_partition(functions, chunk))
-    return assemble(finish(functions, reduced))
+    return assemble(finish(functions, reduced)), grouper.skipped
 
 
 # ------------------------------------------------------------------------------ calling

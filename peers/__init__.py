@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         WrongKey,
     )
     from grid.job import Job
+    from peers.engines.choice import run
     from peers.files import Files, Lines
     from peers.peer import Peer, PeerStatus
     from peers.transaction import Progress, Transaction
@@ -41,6 +42,7 @@ __all__ = [
     "PeerStatus",
     "Progress",
     "Transaction",
+    "run",
     "BadJob",
     "BadKey",
     "CannotJoin",
@@ -69,6 +71,7 @@ _HOMES = {
     "PeerStatus": "peers.peer",
     "Progress": "peers.transaction",
     "Transaction": "peers.transaction",
+    "run": "peers.engines.choice",
 }
 
 

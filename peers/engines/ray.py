@@ -1,0 +1,215 @@
+"""Ray as an engine: remote tasks, on a cluster that is there or on one of this host.
+
+A map returns an object for each slice of its output (``num_returns``), and a reduce takes the
+objects of its slices: Ray's object store holds, spills and moves them, and its scheduler runs
+tasks where most of their inputs are. Objects of a lost node are made again from their lineage.
+``retries`` is Ray's own: it counts exceptions and lost workers together, of which the latter are
+retried three times at least.
+
+Not here: starting clusters of several hosts, or environments for them (``runtime_env``).
+"""
+
+import logging
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from grid.errors import CannotJoin, GridError, Misuse, Refused, TransactionFailed, WorkerLost
+from peers.engines import tasks, versions
+from peers.engines.course import carry_out
+from peers.engines.interface import CONNECT_SECONDS, Outcome, Request, Started
+
+try:
+    import ray
+    import ray.exceptions
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+except ImportError as error:
+    raise Misuse(
+        f"on='ray' needs Ray, which is not installed here ({error}): pip install 'peergrid[ray]'"
+    ) from error
+
+log = logging.getLogger(__name__)
+
+DEATHS_MAX = 3
+"""Lost workers that a task survives, as Ray has it by default."""
+
+SLICES_LEAST = 64
+"""Objects that a map returns at least, if there are as many partitions: small ones cost little,
+and a reduce must fit into the memory of a worker."""
+
+PACKAGES = ("cloudpickle", "ray")
+
+
+class Ray:
+    """Runs jobs on the cluster at ``address``. Without one: on the one that this process has
+    joined, at ``RAY_ADDRESS``, or on this host's own cores."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def run(self, request: Request) -> Outcome:
+        with _connected(self._address, request):
+            return carry_out(request, lambda recipe: RayCluster(request, recipe))
+
+
+class RayCluster:
+    """The cluster that Ray is connected to; see ``Cluster``."""
+
+    def __init__(self, request: Request, recipe: tasks.Recipe) -> None:
+        options = {
+            "num_cpus": 1,
+            "max_retries": max(DEATHS_MAX, request.retries),
+            "retry_exceptions": [tasks.Failed] if request.retries else False,
+        }
+        self._tasks = {
+            function: ray.remote(**options)(function)
+            for function in (map_to_slices, reduce_slices, finish_outputs)
+        }
+        self._refs: list[Any] = []
+        self._check_versions(request.connect_seconds or CONNECT_SECONDS)
+        self.slots = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.slices = min(request.job.partitions, max(SLICES_LEAST, 4 * self.slots))
+        self._recipe = ray.put(recipe)
+
+    def map(self, share: tasks.Share) -> Started:
+        what = f"the items {share.start} to {share.stop - 1}"
+        refs = self._start(map_to_slices, 1 + self.slices, share, self._recipe)
+        return Started(what, refs[0], refs[1:])
+
+    def reduce(self, maps: Sequence[Started], first: int, stop: int) -> Started:
+        pieces = [piece for one in maps for piece in one.output[first:stop]]
+        told, output = self._start(reduce_slices, 2, self._recipe, *pieces)
+        return Started(f"the slices {first} to {stop - 1} of all partitions", told, output)
+
+    def finish(self, reduces: Sequence[Started]) -> Started:
+        outputs = [one.output for one in reduces]
+        return Started("finishfn", *self._start(finish_outputs, 2, self._recipe, *outputs))
+
+    def ended(self, waiting: Sequence[Started], seconds: float) -> list[Started]:
+        by_ref = {one.told: one for one in waiting}
+        done, _ = ray.wait(list(by_ref), num_returns=1, timeout=seconds)
+        if done:  # all that have ended, not only the first
+            done, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=0)
+        return [by_ref[ref] for ref in done]
+
+    def told(self, task: Started) -> tasks.Told:
+        told: tasks.Told = _result(task, task.told)
+        return told
+
+    def output(self, task: Started) -> list[bytes]:
+        chunks: list[bytes] = _result(task, task.output)
+        return chunks
+
+    def cancel(self) -> None:
+        for ref in self._refs:
+            try:
+                ray.cancel(ref, force=True)
+            except Exception as error:  # it has ended, or the cluster has
+                log.debug("cannot cancel: %s", error)
+
+    def _start(self, function: Any, returns: int, *args: Any) -> list[Any]:
+        refs: list[Any] = self._tasks[function].options(num_returns=returns).remote(*args)
+        self._refs.append(refs[0])
+        return refs
+
+    def _check_versions(self, seconds: float) -> None:
+        expression = versions.probe(PACKAGES)
+        # Made here, so it travels by value: this package need not be there yet.
+        ask = ray.remote(num_cpus=0)(lambda: eval(expression))  # noqa: S307 - our own text
+        refs = {
+            f"the Ray node at {node['NodeManagerAddress']}": ask.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote()
+            for node in ray.nodes()
+            if node["Alive"]
+        }
+        try:
+            answers = dict(zip(refs, ray.get(list(refs.values()), timeout=seconds), strict=True))
+        except ray.exceptions.GetTimeoutError as error:
+            raise CannotJoin(
+                f"the Ray cluster has run nothing for {seconds:g} s: see `ray status` there"
+            ) from error
+        versions.check(versions.here(PACKAGES), answers)
+
+
+def map_to_slices(share: tasks.Share, recipe: tasks.Recipe) -> list[Any]:
+    """Map a share; return what to tell of it, and each slice of its output, None if empty."""
+    told, pieces = tasks.map_share(share, recipe)
+    return [told, *(pieces.pop(number, None) for number in range(share.slices))]
+
+
+def reduce_slices(recipe: tasks.Recipe, *pieces: tasks.Piece | None) -> tuple[Any, list[bytes]]:
+    """Reduce slices, given map by map; return what to tell of it, and the results."""
+    return tasks.Told(), tasks.reduce_pieces(recipe, pieces)
+
+
+def finish_outputs(recipe: tasks.Recipe, *outputs: list[bytes]) -> tuple[Any, list[bytes]]:
+    """Run finishfn over the outputs of all reduces; return likewise."""
+    return tasks.Told(), tasks.finish_all(recipe, outputs)
+
+
+def _result(task: Started, ref: Any) -> Any:
+    try:
+        return ray.get(ref)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, tasks.Failed) else _failed(task, error) from error
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        raise WorkerLost(
+            f"the worker processes that had {task.what} died, time after time "
+            f"({type(error).__name__}). Call job.run() to see it in this process, which may end too"
+        ) from error
+    except Exception as error:
+        raise _failed(task, error) from error
+
+
+def _failed(task: Started, error: Exception) -> GridError:
+    return TransactionFailed(
+        f"the Ray cluster could not run {task.what}: {type(error).__name__}: {error}"
+    )
+
+
+# ------------------------------------------------------------------ connecting
+
+
+@contextmanager
+def _connected(address: str, request: Request) -> Iterator[None]:
+    if not address and ray.is_initialized():
+        yield
+        return
+    seconds = request.connect_seconds or CONNECT_SECONDS
+    if address:
+        _dial(address, seconds)
+        _init(address, address=f"ray://{address}")
+    else:
+        _init("this host", include_dashboard=False)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _dial(address: str, seconds: float) -> None:
+    """Look whether anybody listens there: Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        raise Misuse(f"on='ray://{address}' lacks a port; the default of Ray's client is 10001")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+    except OSError as error:
+        raise CannotJoin(
+            f"no Ray cluster answers at {address}: {error}. Is that the address of its client "
+            f"server, and can this host reach it?"
+        ) from error
+
+
+def _init(where: str, **settings: Any) -> None:
+    try:
+        ray.init(logging_level=logging.WARNING, **settings)
+    except RuntimeError as error:
+        if "ersion mismatch" in str(error):
+            raise Refused(f"the Ray cluster at {where} has other versions: {error}") from error
+        raise CannotJoin(f"Ray does not start on {where}: {error}") from error
+    except Exception as error:
+        raise CannotJoin(f"no Ray cluster answers at {where}: {error}") from error
