@@ -1,6 +1,7 @@
-"""The witness grid, which lives while other tests run; and who shares a process with it. And
-Ctrl-C, which tests send to what they start: it is heard also where the tests themselves were
-started in the background of a shell, which has everything they start ignore it."""
+"""The witness grid, which lives while other tests run; and who shares a process with it. And the
+signals of a terminal, which tests send to what they start: they are heard there also if the tests
+were started by ``nohup`` or in the background, which has everything they start ignore them.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -21,11 +22,17 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Witness]:
         grid.close()
 
 
-def pytest_configure() -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def pytest_configure(config: pytest.Config) -> None:
+    """Ignoring is inherited; a handler is not, so what is started hears what is ignored here."""
+    if config.getoption("numprocesses", None):
+        return  # it runs no tests itself, and its helpers have to ignore what it ignores
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
+# Before xdist looks, which adds the group to the names of tests.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Where tests are shared out to several processes, the simulator's and the one that asks the
     witness go to the same, in this order: so the witness lives beside the simulator, and once."""

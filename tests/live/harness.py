@@ -102,6 +102,17 @@ def alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
+def descendants(pid: int) -> list[int]:
+    """The processes that it started, and that these did."""
+    try:
+        tasks = [entry.name for entry in Path(f"/proc/{pid}/task").iterdir()]
+        said = [Path(f"/proc/{pid}/task/{task}/children").read_text() for task in tasks]
+    except OSError:
+        return []  # it has just ended
+    children = [int(child) for line in said for child in line.split()]
+    return children + [below for child in children for below in descendants(child)]
+
+
 def marked(mark: str) -> list[int]:
     """Every other living process with this mark in its environment."""
     sought = f"{MARK}={mark}".encode()

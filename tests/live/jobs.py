@@ -68,13 +68,16 @@ def leave_a_trace(key: int, folder: str) -> Iterator[tuple[str, int]]:
     yield "items", 1
 
 
-def trace_slowly(key: int, folder: str) -> Iterator[tuple[str, int]]:
-    """As ``leave_a_trace``, in about 30 ms."""
-    time.sleep(0.02)
-    return leave_a_trace(key, folder)
-
-
 GATE = "gate"
+
+
+def trace_slowly(key: int, folder: str) -> Iterator[tuple[str, int]]:
+    """Leave a trace, in about 30 ms; at once when there is a gate in the folder."""
+    path = Path(folder, f"{key}-{os.getpid()}-{time.monotonic_ns()}")
+    if not Path(folder, GATE).exists():
+        time.sleep(0.03)
+    path.touch()
+    yield "items", 1
 
 
 def trace_at_gate(key: int, folder: str) -> Iterator[tuple[str, int]]:
@@ -82,6 +85,14 @@ def trace_at_gate(key: int, folder: str) -> Iterator[tuple[str, int]]:
     yield from leave_a_trace(key, folder)
     while not Path(folder, GATE).exists():
         time.sleep(0.01)
+
+
+def trace_to_gate(key: int, item: tuple[str, bool]) -> Iterator[tuple[str, int]]:
+    """As ``leave_a_trace``; an item that is held waits until there is a gate in the folder."""
+    folder, held = item
+    while held and not Path(folder, GATE).exists():
+        time.sleep(0.005)
+    return leave_a_trace(key, folder)
 
 
 def slow_job(items: int = 200) -> Job:
@@ -92,6 +103,21 @@ def slow_job(items: int = 200) -> Job:
 def answer(items: int = 200) -> dict[Any, Any]:
     """The sequential answer of ``slow_job``, computed without its pauses."""
     return Job(list(range(items)), pairs_of, reducefn=total).run()
+
+
+def to_gate(key: int, item: tuple[int, str]) -> Iterator[tuple[str, int]]:
+    """As ``slowly``; an item that has a gate waits there."""
+    value, gate = item
+    while gate and not Path(gate).exists():
+        time.sleep(0.005)
+    return slowly(key, value)
+
+
+def job_to_gate(gate: Path, items: int = 200) -> Job:
+    """A ``slow_job`` whose last item waits at a gate: it is not over before the test says so, also
+    where the test is slower than the job. Its answer is that of ``slow_job``."""
+    gates = [""] * (items - 1) + [str(gate)]
+    return Job(list(enumerate(gates)), to_gate, reducefn=total)
 
 
 def reducing_job(items: int = 200) -> Job:

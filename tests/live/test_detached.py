@@ -11,8 +11,8 @@ import pytest
 
 from grid.errors import NoResult, NotKept, TaskError, TransactionCancelled, WorkerLost
 from peers import Job, Peer
-from tests.live.harness import Process, Site, until
-from tests.live.jobs import PHASE, answer, gated_job, slow_job, total
+from tests.live.harness import Process, Site, alive, descendants, until
+from tests.live.jobs import PHASE, answer, gated_job, job_to_gate, slow_job, total
 from tests.live.test_cli import JOBS, end_peers, ends, grid, up
 
 
@@ -67,19 +67,25 @@ def visitor(site: Site, name: str) -> Peer:
 
 
 def kill(*processes: Process) -> None:
+    """Kill them, and wait until their workers are gone too: one that waits at a gate would map an
+    item of nobody's, if the gate opened just then."""
+    workers = [pid for process in processes for pid in descendants(process.pid)]
     for process in processes:
         process.kill()
+    until("their workers are gone", lambda: not any(map(alive, workers)))
 
 
 def test_the_submitter_leaves_and_another_peer_has_the_result(site: Site) -> None:
     for name in "abc":
         site.start(name)
     submitter = visitor(site, "submitter")
-    txn = submitter.submit(slow_job(), detached=True)
+    gate = site.folder / "gate"
+    txn = submitter.submit(job_to_gate(gate), detached=True)
     submitter.close()
     other = visitor(site, "other")
     with pytest.raises(NoResult, match="not finished yet"):
         other.fetch(txn.id).result(10)
+    gate.touch()
     assert other.fetch(txn.id, wait=True).result(30) == answer()
     assert transaction(other, txn.id) == "retained"
     assert other.fetch(txn.id).result(10) == answer(), "as often as one likes"
@@ -203,9 +209,11 @@ def test_hosts_that_share_nothing_keep_a_copy_each(site: Site, tmp_path: Path) -
     places = {name: (str(tmp_path / f"s{name}"), str(tmp_path / f"j{name}")) for name in "abc"}
     hosts = [site.start(n, spool=spool, journal=j) for n, (spool, j) in places.items()]
     peer = visitor(site, "submitter")
-    txn = peer.submit(slow_job(), detached=True)
+    gate = tmp_path / "gate"
+    txn = peer.submit(job_to_gate(gate), detached=True)
     until("it is under way", lambda: mapped(peer, txn.id) > 20)
     kill(hosts[0], hosts[1])
+    gate.touch()
     assert txn.result(30) == answer()
     kill(hosts[2])
     spool, journal = places["c"]

@@ -7,7 +7,16 @@ import pytest
 
 from peers import Job, Transaction
 from tests.live.harness import Site, until
-from tests.live.jobs import PHASE, answer, gated_job, leave_a_trace, reducing_job, slow_job, total
+from tests.live.jobs import (
+    GATE,
+    PHASE,
+    answer,
+    gated_job,
+    job_to_gate,
+    slow_job,
+    total,
+    trace_to_gate,
+)
 
 
 def at(txn: Transaction, share: float, items: int = 200) -> None:
@@ -33,33 +42,21 @@ def test_the_server_is_killed_at_any_time_and_no_finished_work_is_repeated(
     site.start("one", slots=2)
     site.start("two", slots=2)
     peer = site.here("three")
-    job = slow_job()
-    txn = peer.submit(job)
+    gate = site.folder / "gate"
+    txn = peer.submit(job_to_gate(gate))
     at(txn, random.Random(seed).uniform(0.0, 0.9))
     before = txn.progress
     site.named("one").kill()
     killed = time.monotonic()
+    gate.touch()
     until("a task of the new server", lambda: resumed(txn, 1) or txn.done())
     seconds = time.monotonic() - killed
     assert txn.result(30) == answer()
     print(f"killed at {before.maps_done}/200, work resumed after {1000 * seconds:.0f} ms")
     assert txn.progress.executed_again == 0
     assert txn.progress.term == 2
-    assert seconds < 2.0
+    assert seconds < 10.0, "far more than it takes; a silence would not be noticed sooner"
     assert peer.status().server in ("two", "three")
-
-
-def test_the_server_is_killed_while_it_reduces(site: Site) -> None:
-    site.start("one", slots=2)
-    site.start("two", slots=2)
-    peer = site.here("three")
-    job = reducing_job()
-    txn = peer.submit(job)
-    until("reducing", lambda: 0 < txn.progress.reduces_done < 200)
-    site.named("one").kill()
-    assert txn.result(30) == job.run()
-    assert txn.progress.term == 2
-    assert txn.progress.executed_again == 0
 
 
 def test_when_only_the_server_dies_every_item_is_mapped_once(site: Site) -> None:
@@ -71,13 +68,15 @@ def test_when_only_the_server_dies_every_item_is_mapped_once(site: Site) -> None
         site.start(slots=1)
     folder = site.folder / "mapped"
     folder.mkdir()
-    txn = peer.submit(Job([str(folder)] * 160, leave_a_trace, reducefn=total))
+    items = [(str(folder), number == 159) for number in range(160)]
+    txn = peer.submit(Job(items, trace_to_gate, reducefn=total))
     at(txn, 0.5, 160)
     site.named("one").kill()
+    (folder / GATE).touch()
     assert txn.result(30) == {"items": 160}
     assert peer.serving
     assert txn.progress.executed_again == 0
-    assert sorted(int(p.name.partition("-")[0]) for p in folder.iterdir()) == list(range(160))
+    assert sorted(int(p.name.partition("-")[0]) for p in folder.glob("*-*")) == list(range(160))
 
 
 def test_server_after_server_is_killed_and_the_last_peer_finishes_alone(site: Site) -> None:
@@ -128,12 +127,13 @@ def test_a_frozen_server_is_replaced_and_abdicates_when_it_wakes(site: Site) -> 
     peer = site.here("three")
     status = peer.status()
     assert (status.server, status.term) == ("one", 1)
-    job = slow_job(200)
-    txn = peer.submit(job)
+    gate = site.folder / "gate"
+    txn = peer.submit(job_to_gate(gate))
     at(txn, 0.2)
     site.named("one").freeze()
     frozen = time.monotonic()
-    until("a task of the new server", lambda: resumed(txn, 1), 8.0)
+    gate.touch()
+    until("a task of the new server", lambda: resumed(txn, 1))
     print(f"replaced after {time.monotonic() - frozen:.1f} s")
     assert peer.status().address == f"127.0.0.1:{site.port + 1}"
     assert txn.result(30) == answer()
@@ -143,11 +143,17 @@ def test_a_frozen_server_is_replaced_and_abdicates_when_it_wakes(site: Site) -> 
         status = peer.status()
         return status.term > 1 and "one" in [member.name for member in status.members]
 
-    until("the old server follows the new one", followed, 10.0)
+    until("the old server follows the new one", followed)
     assert sorted(m.name for m in peer.status().members) == ["one", "three", "two"]
-    again = peer.submit(slow_job(40))
-    assert again.result(30) == answer(40)
-    assert len(again.progress.peers) == 2, "the one that woke works again"
+    gates = [site.folder / "again"]
+    again = peer.submit(gated_job(gates))
+
+    def working() -> int:
+        return sum(member.running > 0 for member in peer.status().members)
+
+    until("the one that woke works again", lambda: working() == 2)
+    gates[0].touch()
+    assert again.result(30) == answer(PHASE)
 
 
 def test_a_server_that_wakes_within_the_job_doubles_nothing(site: Site) -> None:
@@ -155,13 +161,15 @@ def test_a_server_that_wakes_within_the_job_doubles_nothing(site: Site) -> None:
     site.start("one", slots=2, **quick)
     site.start("two", slots=2, **quick)
     peer = site.here("three", **quick)
-    txn = peer.submit(slow_job(900))
-    at(txn, 0.1, 900)
+    gate = site.folder / "gate"
+    txn = peer.submit(job_to_gate(gate, 400))
+    at(txn, 0.1, 400)
     site.named("one").freeze()
-    until("a task of the new server", lambda: resumed(txn, 1), 8.0)
+    until("a task of the new server", lambda: resumed(txn, 1))
     site.named("one").thaw()
-    assert txn.result(30) == answer(900)
-    until("one server for all", lambda: len(peer.status().members) == 3, 10.0)
+    until("one server for all", lambda: len(peer.status().members) == 3)
+    gate.touch()
+    assert txn.result(30) == answer(400)
 
 
 def test_a_frozen_peer_is_dropped_and_wakes_within_the_job(site: Site) -> None:
@@ -182,9 +190,9 @@ def test_a_frozen_peer_is_dropped_and_wakes_within_the_job(site: Site) -> None:
         return sorted(member.name for member in peer.status().members)
 
     two.freeze()
-    until("it is dropped", lambda: members() == ["one", "three"], 8.0)
+    until("it is dropped", lambda: members() == ["one", "three"])
     two.thaw()
-    until("it is back", lambda: members() == ["one", "three", "two"], 8.0)
+    until("it is back", lambda: members() == ["one", "three", "two"])
     gates[1].touch()
     assert txn.result(30) == answer(2 * PHASE)
     until("delivered", lambda: delivered)
@@ -197,10 +205,11 @@ def test_a_worker_peer_is_killed_and_its_neighbour_adopts_its_outputs(site: Site
     site.start("one", slots=1)
     site.start("two", slots=1)
     peer = site.here("three")
-    job = slow_job()
-    txn = peer.submit(job)
+    gate = site.folder / "gate"
+    txn = peer.submit(job_to_gate(gate))
     at(txn, 0.5)
     site.named("two").kill()
+    gate.touch()
     assert txn.result(30) == answer()
     assert txn.progress.executed_again == 0
     assert txn.progress.term == 1
@@ -212,11 +221,12 @@ def test_a_peer_with_finished_outputs_leaves_well_in_the_middle(site: Site, name
     site.start("one", slots=1)
     site.start("two", slots=1)
     peer = site.here("three")
-    job = slow_job()
-    txn = peer.submit(job)
+    gate = site.folder / "gate"
+    txn = peer.submit(job_to_gate(gate))
     at(txn, 0.5)
     site.named(name).leave()
-    site.named(name).ended(5.0)
+    site.named(name).ended()
+    gate.touch()
     assert txn.result(30) == answer()
     assert txn.progress.executed_again == 0
     assert txn.progress.term == (2 if name == "one" else 1)
@@ -227,11 +237,12 @@ def test_the_work_of_peers_that_all_died_while_a_new_one_joins(site: Site) -> No
     site.start("one", slots=1)
     site.start("two", slots=1)
     peer = site.here("three")
-    job = slow_job()
-    txn = peer.submit(job)
+    gate = site.folder / "gate"
+    txn = peer.submit(job_to_gate(gate))
     at(txn, 0.3)
     site.named("one").kill()
     site.named("two").kill()
+    gate.touch()
     site.start("four", slots=2)
     assert txn.result(30) == answer()
     assert txn.progress.executed_again == 0, "the owner adopted what the dead had finished"
@@ -258,5 +269,5 @@ def test_many_peers_started_at_the_same_moment_agree(site: Site) -> None:
         process.said("joined")
     print(f"joined after {time.monotonic() - began:.1f} s")
     peer = site.here("visitor", serves=False)
-    until("all thirty follow one server", lambda: len(peer.status().members) == 31, 10.0)
+    until("all thirty follow one server", lambda: len(peer.status().members) == 31)
     assert sum(member.serving for member in peer.status().members) == 1

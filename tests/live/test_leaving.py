@@ -15,7 +15,8 @@ from tests.live.jobs import GATE, total, trace_at_gate, trace_slowly
 
 pytestmark = pytest.mark.live
 
-ITEMS = 300
+ITEMS = 1200
+"""A quarter of a minute of work, unless the test says that it has seen enough of it."""
 
 DRAINED = """
 import sys
@@ -78,6 +79,7 @@ def test_all_are_restarted_one_by_one_and_nothing_is_done_twice(
         process.leave()
         assert process.ended().split() == ["joined", "well"]
         begin(site, f"second{number}", **spool(f"second{number}"))
+    (traces / GATE).touch()
     assert txn.result(60) == {"items": ITEMS}
     assert mapped(traces) == list(range(ITEMS)), "every item was mapped, and none twice"
     assert txn.progress.executed_again == 0
@@ -94,6 +96,7 @@ def test_a_peer_is_drained_by_name_and_it_is_said_how(site: Site, traces: Path) 
     assert "leaves: `grid drain`" in leaver.ended()
     assert (told["name"], told["left"], told["well"]) == ("goes", True, True)
     assert told["passed_on"] > 0
+    (traces / GATE).touch()
     assert txn.result(60) == {"items": ITEMS}
     assert mapped(traces) == list(range(ITEMS))
 
