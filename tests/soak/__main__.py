@@ -10,6 +10,9 @@ kill to the first task that the new server gave and that was finished.
 their interpreter's lock for two seconds again and again (``tests/witness``). Checked: nobody takes
 anybody for dead. Reported: the term, the jobs done, and the longest silence that was judged.
 
+``--takeover N``: N grids of ten peers whose server, without slots, is killed at half of a job
+(``tests/soak/takeover.py``).
+
 ``--idle N``: N idle peers, whose server is killed three times (``tests/soak/idle.py``).
 """
 
@@ -30,6 +33,7 @@ from grid.job import Job
 from peers import Peer, Transaction
 from tests.live.harness import Process, Site, until
 from tests.live.jobs import answer, gated_job, slowly, total
+from tests.soak import takeover
 from tests.soak.idle import idle
 from tests.witness.witness import Witness, complaints
 
@@ -135,6 +139,11 @@ def kill_in_turn(count: int, rng: random.Random) -> list[Outcome]:
         return [Outcome(s, last.again, last.right, last.delivered) for s in times]
 
 
+def take_over_once() -> takeover.Takeover:
+    with site() as here:
+        return takeover.take_over(here)
+
+
 def report(outcomes: list[Outcome]) -> bool:
     """Print the distribution; tell whether all was right."""
     times = sorted(1000 * o.seconds for o in outcomes if o.seconds is not None)
@@ -175,10 +184,11 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=0, help="jobs with one kill each")
     parser.add_argument("--chain", type=int, default=0, help="kills of servers during one job")
     parser.add_argument("--hog", type=float, default=0, metavar="MINUTES", help="of no faults")
+    parser.add_argument("--takeover", type=int, default=0, metavar="N", help="grids of ten peers")
     parser.add_argument("--idle", type=int, default=0, metavar="N", help="peers that come back")
     parser.add_argument("--seed", type=int, default=1, help="of the kill times")
     args = parser.parse_args()
-    if not (args.runs or args.chain or args.hog or args.idle):
+    if not (args.runs or args.chain or args.hog or args.takeover or args.idle):
         args.runs = 20
     rng = random.Random(args.seed)
     good = True
@@ -191,6 +201,9 @@ def main() -> int:
     if args.hog:
         print(f"{args.hog:g} minutes at full load, interpreters held, no faults")
         good &= hog(args.hog)
+    if args.takeover:
+        print(f"{args.takeover} grids of ten peers, the server killed at half of a job")
+        good &= takeover.report([take_over_once() for _ in range(args.takeover)])
     if args.idle:
         print(f"{args.idle} idle peers, the server killed {IDLE_KILLS} times")
         with site() as here:

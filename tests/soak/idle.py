@@ -21,6 +21,13 @@ SERVERS = 9
 
 PER_PROCESS = 50
 LOOK_SECONDS = 0.05
+
+READY_SECONDS = 6.0
+"""Between two kills: idle members have made ready for the next server by then."""
+
+LEAVING_SECONDS = 60.0
+"""The crowd's peers leave one after the other, and their reigns with them."""
+
 PATIENCE_SECONDS = 120.0
 
 CROWD = """
@@ -61,8 +68,16 @@ class Crowd:
         self._until(lambda status: len(status.members) >= self._members)
         self.joined_seconds = time.monotonic() - began
 
+    def leave(self) -> None:
+        """Have all of them leave, and wait for it."""
+        for process in self._site.processes:
+            process.leave()
+        for process in self._site.processes:
+            process.process.wait(LEAVING_SECONDS)
+
     def kill_server(self) -> Return | None:
         """Kill the server's process; None if it is one of the crowd's, which others live in."""
+        time.sleep(READY_SECONDS)
         before = self._watch.status(PATIENCE_SECONDS)
         victim = next((p for p in self._servers if p.name == before.server), None)
         if victim is None:
@@ -119,6 +134,7 @@ def idle(site: Site, count: int, kills: int) -> bool:
                 f"all back after {back.seconds:.2f} s under term {back.term}; processor time: "
                 f"{own}all peers {back.all_cpu:.2f} s"
             )
+        crowd.leave()
     except AssertionError as error:
         print(f"WRONG: {error}")
         return False
