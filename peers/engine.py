@@ -226,7 +226,11 @@ class Engine:
         self.client.start()
         found = self._found
         self.client.post(ev.Started(found.addresses, found.own, found.unknown))
-        self._joined.wait(self.settings.join_timeout + CLOSE_SECONDS)
+        try:
+            self._joined.wait(self.settings.join_timeout + CLOSE_SECONDS)
+        except BaseException:  # Ctrl-C, most likely
+            self.close()
+            raise
         if self._error is not None or not self._joined.is_set():
             self.close()
             raise self._error or CannotJoin("the client thread did not answer; see its log")

@@ -76,7 +76,6 @@ class Client:
             self.password = password
         self._joined.clear()
         self._finished.clear()
-        self._closing.clear()
         with socket.create_connection(self.addr, timeout=JOIN_SECONDS):
             pass  # refused at once, where a peer would go on looking
         if not asynchronous:
@@ -91,6 +90,7 @@ class Client:
         except Exception:
             self.handle_error()
         finally:
+            self._closing.clear()
             self._finished.set()
 
     def finished(self, timeout: float | None = 0.0) -> bool:
@@ -107,7 +107,7 @@ class Client:
         return f"Client>{host}:{port}"
 
     def handle_close(self) -> None:
-        """Leave soon. From any thread."""
+        """Leave soon, and join no more. From any thread."""
         self._closing.set()
 
     close = handle_close

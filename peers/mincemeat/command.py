@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from types import FrameType
 
 from grid.errors import GridError, Misuse
@@ -33,17 +32,17 @@ def run_client(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     if options.loud or options.verbose:
         logging.basicConfig(level=logging.DEBUG if options.loud else logging.INFO)
+    worker = Worker(options)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _on_sigterm)
+        signal.signal(signal.SIGTERM, worker.on_sigterm)
     try:
-        while True:
-            _work(options)
-            if not options.loop:
-                return
+        worker.work()
     except KeyboardInterrupt:
         sys.exit(130)
     except (GridError, OSError) as error:
         sys.exit(f"mincemeat: {error}")
+    if worker.stopped.is_set():
+        sys.exit(128 + signal.SIGTERM)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,27 +70,50 @@ def _port(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _on_sigterm(_number: int, _frame: FrameType | None) -> None:
-    sys.exit(128 + signal.SIGTERM)  # leaving well on the way
+class Worker:
+    """Clients, one after the other, for one server after the other if ``--loop`` was said."""
 
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.stopped = threading.Event()
+        self._options = options
+        self._client = Client()
+        self._said = ""
 
-def _work(options: argparse.Namespace) -> None:
-    """Wait for a server and work for it until it is done."""
-    said = ""
-    while True:
-        client = Client()
-        client.password = options.password
+    def on_sigterm(self, _number: int, _frame: FrameType | None) -> None:
+        """Leave as soon as can be, and well."""
+        self.stopped.set()
+        self._client.handle_close()
+
+    def work(self) -> None:
+        """Return when the server was done, or when stopped."""
+        while not self.stopped.is_set():
+            if self._served() and not self._options.loop:
+                return
+            self.stopped.wait(RETRY_SECONDS)
+
+    def _served(self) -> bool:
+        """Work for a server until it is done; False if there was none."""
+        options = self._options
+        self._client = Client()
+        self._client.password = options.password
         try:
-            client.conn(options.host, options.port)
+            if not self.stopped.is_set():
+                self._client.conn(options.host, options.port)
         except socket.gaierror as error:
             if not options.loop:
                 raise OSError(f"no host is called {options.host!r}: {error.strerror}") from error
+            self._say(str(error))
+            return False
         except OSError as error:
-            where = f"{options.host or 'localhost'}:{options.port}"
-            now = f"waiting for a server at {where} ({error}); Ctrl-C leaves"
-            if now != said:
-                print(f"mincemeat: {now}", file=sys.stderr, flush=True)  # noqa: T201
-                said = now
-        else:
-            return
-        time.sleep(RETRY_SECONDS)
+            self._say(str(error))
+            return False
+        self._said = ""
+        return True
+
+    def _say(self, reason: str) -> None:
+        """Say once what is waited for, and why it is not there."""
+        where = f"{self._options.host or 'localhost'}:{self._options.port}"
+        if reason != self._said:
+            self._said = reason
+            text = f"mincemeat: waiting for a server at {where} ({reason}); Ctrl-C leaves"
+            print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -271,7 +271,7 @@ class Server:
             manager.state = TaskManager.IDLE
             if not permanent:
                 raise
-            log.error("%s goes on after a transaction that failed: %s", self.name(), error)
+            log.warning("%s goes on after a transaction that failed: %s", self.name(), error)
             self.output.append((txn, error))
         else:
             manager.state = TaskManager.IDLE if permanent else TaskManager.FINISHED
