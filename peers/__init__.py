@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         WrongKey,
     )
     from grid.job import Job
+    from peers.asynchronous import as_completed
     from peers.engines.choice import run
     from peers.files import Files, Lines
     from peers.peer import Peer, PeerStatus
@@ -42,6 +43,7 @@ __all__ = [
     "PeerStatus",
     "Progress",
     "Transaction",
+    "as_completed",
     "run",
     "BadJob",
     "BadKey",
@@ -71,6 +73,7 @@ _HOMES = {
     "PeerStatus": "peers.peer",
     "Progress": "peers.transaction",
     "Transaction": "peers.transaction",
+    "as_completed": "peers.asynchronous",
     "run": "peers.engines.choice",
 }
 

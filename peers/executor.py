@@ -81,6 +81,7 @@ class _Task:
     def __init__(self, calls: list[_Call]) -> None:
         self.calls = calls
         self.kinds: list[Hashable] = []
+        self.transaction: Transaction | None = None
 
 
 class GridExecutor(Executor):
@@ -119,6 +120,7 @@ class GridExecutor(Executor):
         self._resolving = 0
         self._broken = ""
         self._shutdown = False
+        self._abandoned = False
         self._slots = SlotWatch(engine, lambda: bool(self._waiting), self._pump)
         _living.add(self)
 
@@ -188,6 +190,18 @@ class GridExecutor(Executor):
             with self._resolved:
                 self._resolved.wait_for(self._all_resolved)
 
+    def abandon(self) -> None:
+        """Shut down without waiting, and end what was sent as well: a worker that is in the middle
+        of a call is stopped. Futures that are not resolved are cancelled, or get
+        ``TransactionCancelled``."""
+        self._abandoned = True
+        self.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            sent = [task.transaction for task in self._tasks]
+        for transaction in sent:
+            if transaction is not None:
+                transaction.cancel()
+
     def __repr__(self) -> str:
         with self._lock:
             state = self._broken or ("shut down" if self._shutdown else "open")
@@ -248,6 +262,8 @@ class GridExecutor(Executor):
     def _send(self, task: _Task) -> None:
         """Send a task; when it has ended, its transaction says so."""
         try:
+            if self._abandoned:  # it was cut, and would begin anew
+                raise TransactionCancelled("the executor was abandoned")
             self._pack(task)
             if not task.calls:
                 self._end(task)
@@ -268,6 +284,7 @@ class GridExecutor(Executor):
                 attempts_max=1 if len(calls) > 1 else ATTEMPTS_MAX,
             )
             transaction = self._engine.submit_frozen(submission, self._packer.code(names))
+            task.transaction = transaction
         except Exception as error:
             self._fail(task, error)
             return
@@ -312,6 +329,7 @@ class GridExecutor(Executor):
             outcomes = pickle.loads(answer)
         except BaseException as error:
             self._fail(task, error)
+            self._pump()
             return
         if len(outcomes) == 1:
             cause = exception_of(outcomes[0])
@@ -335,6 +353,7 @@ class GridExecutor(Executor):
 
     def _end(self, task: _Task) -> None:
         """Every call of a task has its outcome, or waits again."""
+        task.transaction = None  # which refers to this task, and has files
         with self._lock:
             self._tasks.discard(task)
             self._resolving -= 1
@@ -360,7 +379,6 @@ class GridExecutor(Executor):
             for call in task.calls:
                 call.future.set_exception(_of_call(error))
         self._end(task)
-        self._pump()
 
     def _break_down(self, task: _Task, why: str, cause: BaseException) -> None:
         """Nothing goes on: every call that is not resolved fails."""

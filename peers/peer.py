@@ -253,6 +253,11 @@ class Peer:
 
     # -- life --------------------------------------------------------------------------
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, and so cannot be used any more."""
+        return self._closed
+
     def close(self) -> None:
         """Leave well: withdraw what is open here, hand tasks back, and have others take over what
         they need, for at most ``linger_seconds``. The peer cannot be used afterwards. Called again

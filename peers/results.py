@@ -87,6 +87,7 @@ class Results:
         self._held: list[list[bytes]] | None = None
         self._holding = threading.Lock()
         self._finalizer = weakref.finalize(self, _remove, paths, os.getpid())
+        self._finalizer.atexit = False  # then closing its peer clears everything, in its order
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
         """Stream the results, one chunk in memory at a time."""

@@ -204,7 +204,8 @@ def test_the_peer_is_closed_under_an_executor(site: Site, tmp_path: Path, caplog
 
 AT_EXIT = """
 import atexit, os, time
-from peers import Peer
+from concurrent.futures import wait
+from peers import Job, Peer
 
 def slowly(text):
     time.sleep(0.2)
@@ -217,6 +218,8 @@ def late():
         print(error, flush=True)
 
 peer = Peer(slots=1)
+unread = peer.submit(Job([1], lambda k, v: [(k, v)]))
+wait([unread])
 executor = peer.executor()
 for n in range(3):
     executor.submit(slowly, n).add_done_callback(lambda f: print("done", f.result(), flush=True))
@@ -232,7 +235,10 @@ atexit.register(late)
 
 
 def test_the_interpreter_ends_when_calls_have(site: Site) -> None:
-    lines = site.run("script", AT_EXIT).ended().splitlines()
+    """Also with a result that nobody has read."""
+    script = site.run("script", AT_EXIT)
+    lines = script.ended().splitlines()
+    assert script.err == ""
     assert "forked" in lines[0]
     assert lines[1:] == [
         *(f"done {n}" for n in range(3)),
