@@ -1,6 +1,6 @@
 # Sourced by the other scripts: makes, or reuses, the checkout's own virtual environment.
 # Sets $python to its interpreter. $PYTHON chooses the interpreter it is made from.
-# Usage: . scripts/environment.sh; environment [EXTRA]
+# Usage: . scripts/environment.sh; environment [EXTRA[,EXTRA...]]
 
 environment() {
     top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -11,7 +11,7 @@ environment() {
     }
     # One environment an interpreter version and set of extras, remade when pyproject.toml changes.
     local venv stamp
-    venv="$top/.venv-$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')${1:+-$1}"
+    venv="$top/.venv-$("$base" -c 'import sys; print("%d.%d" % sys.version_info[:2])')${1:+-${1//,/-}}"
     stamp="$venv/.installed-from"
     python="$venv/bin/python"
     if ! cmp -s "$top/pyproject.toml" "$stamp" || ! "$python" -c '' 2>/dev/null; then

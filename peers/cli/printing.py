@@ -43,6 +43,14 @@ def print_json_line(value: Any) -> None:
     print(json.dumps(value), flush=True)
 
 
+def print_skipped(skipped: list[Any]) -> None:
+    """Say on stderr which items ``--on-error skip`` has left out, if any."""
+    if skipped:
+        keys = ", ".join(map(repr, skipped[:10]))
+        more = ", ..." if len(skipped) > 10 else ""
+        print(f"left out because a function raised: {len(skipped)} ({keys}{more})", file=sys.stderr)
+
+
 def add_result_options(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how results are written."""
     results = parser.add_argument_group("results")

@@ -14,6 +14,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import Misuse, TransactionFailed
+from peers.cli.elsewhere import run_elsewhere
 from peers.cli.loading import load_job
 from peers.cli.options import add_command, add_grid_options, visit
 from peers.cli.printing import (
@@ -21,6 +22,7 @@ from peers.cli.printing import (
     check_result_options,
     print_json,
     print_results,
+    print_skipped,
 )
 from peers.cli.waiting import wait_shown, warn_if_idle
 
@@ -52,6 +54,7 @@ Results are printed as lines of key, tab, value, or written as the flags say:
   grid submit wordcount:job --name words       # `grid result words` prints it again
   grid submit wordcount:job --on-error skip    # without the items whose function raises
   grid result --wait $(grid submit wordcount:job --detach)    # outlives this command
+  grid submit wordcount:job --on dask://head:8786    # on a Dask cluster instead
 
 On a terminal bars show how far it is. Ctrl-C cancels the job. The exit status is 1 if
 the job failed or no grid answers.
@@ -64,6 +67,12 @@ def add(commands: Any) -> None:
     parser.add_argument("job", metavar="MODULE:NAME", help="as in wordcount:job")
     add_result_options(parser)
     how = parser.add_argument_group("how it is run")
+    how.add_argument(
+        "--on",
+        default="grid",
+        metavar="ENGINE",
+        help="grid; or local, dask, dask://HOST:PORT, ray, ray://HOST:PORT (docs/outgrowing.md)",
+    )
     how.add_argument("--name", help="share it: the same name and job anywhere is one transaction")
     how.add_argument(
         "--fresh", action="store_true", help="do not take a finished result of that name"
@@ -94,6 +103,9 @@ def run(args: argparse.Namespace) -> int:
     """Submit, wait, print."""
     check_result_options(args)
     job = load_job(args.job)
+    if args.on != "grid":
+        run_elsewhere(job, args)
+        return 0
     with visit(args) as peer:
         if args.detached:
             warn_if_idle(peer)
@@ -141,9 +153,5 @@ def _finished(peer: "Peer", job: "Job", args: argparse.Namespace) -> "Transactio
 
 
 def _print(transaction: "Transaction", args: argparse.Namespace) -> None:
-    if transaction.skipped:
-        keys = ", ".join(map(repr, transaction.skipped[:10]))
-        more = ", ..." if len(transaction.skipped) > 10 else ""
-        count = len(transaction.skipped)
-        print(f"left out because a function raised: {count} ({keys}{more})", file=sys.stderr)
+    print_skipped(transaction.skipped)
     print_results(transaction.items(), args)

@@ -5,7 +5,7 @@ shown. The waiting is in short pieces, so that Ctrl-C is heard at once.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 if TYPE_CHECKING:
     from peers.peer import Peer
+    from peers.transaction import Progress as Done
     from peers.transaction import Transaction
 
 POLL_SECONDS = 0.1
@@ -35,6 +36,13 @@ def wait_shown(peer: "Peer", transaction: "Transaction") -> None:
         while not _ended(transaction):
             _show(bars, peer, transaction)
         _show(bars, peer, transaction)
+
+
+@contextmanager
+def bars_shown(note: str) -> Iterator[Callable[["Done"], None]]:
+    """Yield what is to be told how far a job is, where nobody serves: ``note`` is shown instead."""
+    with _bars() as bars:
+        yield lambda done: _update(bars, done, f"finishing; {note}" if done.finishing else note)
 
 
 def warn_if_idle(peer: "Peer") -> None:
@@ -80,6 +88,10 @@ def _show(bars: Progress, peer: "Peer", transaction: "Transaction") -> None:
     note = f"{server} serves, term {peer.term}" if server else "no server: looking for one"
     if now.finishing:
         note = f"finishing; {note}"
+    _update(bars, now, note)
+
+
+def _update(bars: Progress, now: "Done", note: str) -> None:
     maps, reduces = bars.task_ids
     bars.update(maps, completed=now.maps_done, total=now.maps_total or None, note=note)
     bars.update(reduces, completed=now.reduces_done, total=now.reduces_total or None)

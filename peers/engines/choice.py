@@ -101,11 +101,9 @@ def chosen(on: Any) -> tuple[Engine, bool]:
 
             return Ray(address), False
         case _:
-            hint = did_you_mean(name, NAMES)
-            raise Misuse(
-                f"on={show(on)} is no engine{hint}; use 'grid', 'local', 'dask', "
-                f"'dask://HOST:PORT', 'ray' or 'ray://HOST:PORT'"
-            )
+            known = "use 'grid', 'local', 'dask', 'dask://HOST:PORT', 'ray' or 'ray://HOST:PORT'"
+            hint = did_you_mean(name, NAMES) or f"; {known}"
+            raise Misuse(f"on={show(on)} is no engine{hint}")
 
 
 def _wrapped(on: Any) -> tuple[Engine, bool]:

@@ -10,6 +10,7 @@ Not here: starting clusters of several hosts, or environments for them (``runtim
 """
 
 import logging
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,8 +43,8 @@ PACKAGES = ("cloudpickle", "ray")
 
 
 class Ray:
-    """Runs jobs on the cluster at ``address``. Without one: on the one that this process has
-    joined, at ``RAY_ADDRESS``, or on this host's own cores."""
+    """Runs jobs on the cluster whose client server is at ``address``. Without one: on the cluster
+    that this process has joined, at ``RAY_ADDRESS``, of this host, or on this host's own cores."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -102,9 +103,13 @@ class RayCluster:
         return chunks
 
     def cancel(self) -> None:
-        for ref in self._refs:
+        if not self._refs:
+            return
+        # Not by force: of a task that ends just then, that can end this process too.
+        _, running = ray.wait(self._refs, num_returns=len(self._refs), timeout=0)
+        for ref in running:
             try:
-                ray.cancel(ref, force=True)
+                ray.cancel(ref)
             except Exception as error:  # it has ended, or the cluster has
                 log.debug("cannot cancel: %s", error)
 
@@ -183,7 +188,7 @@ def _connected(address: str, request: Request) -> Iterator[None]:
         _dial(address, seconds)
         _init(address, address=f"ray://{address}")
     else:
-        _init("this host", include_dashboard=False)
+        _init(os.environ.get("RAY_ADDRESS", "this host"))
     try:
         yield
     finally:
