@@ -5,7 +5,9 @@ were started by ``nohup`` or in the background, which has everything they start 
 
 import signal
 from collections.abc import Iterator
+from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.witness.witness import Witness
@@ -23,7 +25,10 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Witness]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Ignoring is inherited; a handler is not, so what is started hears what is ignored here."""
+    """A machine that is busy makes no example wrong. Ignoring signals is inherited; a handler is
+    not, so what is started hears what is ignored here."""
+    hypothesis.settings.register_profile("however busy", deadline=None)
+    hypothesis.settings.load_profile("however busy")
     if config.getoption("numprocesses", None):
         return  # it runs no tests itself, and its helpers have to ignore what it ignores
     for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
@@ -31,13 +36,18 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, lambda *_: None)
 
 
-# Before xdist looks, which adds the group to the names of tests.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests are shared out to several processes, the simulator's and the one that asks the
-    witness go to the same, in this order: so the witness lives beside the simulator, and once."""
-    if not config.pluginmanager.has_plugin("xdist"):
-        return
-    for item in items:
-        if item.path.parent.name in ("simulation", "witness"):
-            item.add_marker(pytest.mark.xdist_group("witness"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Where tests are shared out to several processes: one by one, in their order; but the
+    simulator's and the one that asks the witness, as one, to the same process: so the witness lives
+    beside the simulator, and once. (``loadgroup`` of xdist does not see groups with pytest 9.2.)"""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    def scope(nodeid: str) -> str:
+        beside = nodeid.startswith(("tests/simulation/", "tests/witness/"))
+        return "witness" if beside else nodeid
+
+    config.option.loadscopereorder = False
+    scheduling = LoadScopeScheduling(config, log)
+    scheduling._split_scope = scope
+    return scheduling
