@@ -120,11 +120,10 @@ class Client:
         assert self.addr is not None, "conn says where to"
         host, port = self.addr
         password = as_password(self.password)
-        local = is_local(host)
-        warn_if_weak(password, local=local)
+        warn_if_weak(password, local=is_local(host))
         try:
             return Peer(
-                () if local else (f"[{host}]" if ":" in host else host,),
+                () if host in ("localhost", "127.0.0.1") else (host,),
                 password=password,
                 weak_password=True,
                 port=port,

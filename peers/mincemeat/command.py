@@ -7,6 +7,7 @@ the next. The exit status is 0 when the server was done, 1 if it cannot be joine
 
 import argparse
 import logging
+import os
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ import threading
 from types import FrameType
 
 from grid.errors import GridError, Misuse
+from peers.keys import PASSWORD_VARIABLE
 from peers.mincemeat import DEFAULT_PORT
 from peers.mincemeat.client import Client
 from peers.mincemeat.joining import check_port
@@ -53,7 +55,12 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("host", nargs="?", default="", metavar="HOST", help="(localhost)")
-    parser.add_argument("-p", "--password", default="", help="the server's password")
+    parser.add_argument(
+        "-p",
+        "--password",
+        default=os.environ.get(PASSWORD_VARIABLE, ""),
+        help=f"the server's password ({PASSWORD_VARIABLE}, or none)",
+    )
     parser.add_argument(
         "-P", "--port", type=_port, default=DEFAULT_PORT, help=f"the server's port ({DEFAULT_PORT})"
     )

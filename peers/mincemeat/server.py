@@ -308,7 +308,10 @@ class Server:
                 reducefn=travelling(functions.reducefn),
             )
         )
-        source.serve(submitted)
+        try:
+            source.serve(submitted)
+        finally:
+            submitted.cancel()  # if that was Ctrl-C
         return submitted.result()
 
     def _deliver(self, txn: Any, results: dict[Any, Any]) -> None:

@@ -1,6 +1,7 @@
 """Programs as people wrote them for mincemeat, each a script of its own, run with its workers."""
 
 import itertools
+import re
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from grid.errors import TaskError
 from peers import mincemeat
 from peers.mincemeat import TaskManager
-from tests.live.harness import Process, Site, until
+from tests.live.harness import TOP, Process, Site, until
 
 pytestmark = pytest.mark.live
 
@@ -287,6 +288,19 @@ def test_ten_thousand_tasks_and_a_million_values(site: Site, folder: Path) -> No
     assert (eval(told[0]), *told[1:]) == (sums, "{'all': 1000000}", "10000")
     for one in both:
         dismiss(one)
+
+
+def test_the_programs_of_the_page_for_people_from_mincemeat(site: Site, folder: Path) -> None:
+    """The same job by ``Server`` and by ``Peer``; the page shows the file that is beside both."""
+    page = (TOP / "docs" / "mincemeat.md").read_text()
+    assert f"    {(folder / 'mincemeat.py').read_text()}" in page
+    before, after = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    here = f'password="changeme", port={site.port}'
+    scripts = [text.replace('password="changeme"', here) for text in (before, after)]
+    one = worker(site)
+    told = [site.run(f"script{n}", text).ended(PATIENCE_SECONDS) for n, text in enumerate(scripts)]
+    one.ended(PATIENCE_SECONDS)
+    assert eval(told[0]) == eval(told[1]) == sorted(COUNTED.items())
 
 
 def test_what_the_original_hung_on_is_an_error(site: Site, folder: Path) -> None:
