@@ -90,6 +90,13 @@ class Job:
         names = ", ".join(self.functions.named())
         return f"<Job of {type(self.datasource).__name__}: {names}>"
 
+    def over(self, datasource: Any) -> "Job":
+        """Return the same job over another datasource. Raises ``BadJob`` if that is none."""
+        _check_datasource(datasource)
+        job = object.__new__(Job)
+        job.__dict__.update(self.__dict__, datasource=datasource)
+        return job
+
     def keys(self) -> list[Any]:
         """List the keys, in datasource order. Raises ``BadJob`` for one that is no key or twice."""
         if _is_sequence(self.datasource):

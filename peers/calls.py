@@ -24,7 +24,7 @@ import cloudpickle
 from grid.errors import NotPicklable
 from grid.functions import Functions
 from grid.job import Ship
-from grid.pickling import PROTOCOL, is_immutable, pack_functions, show
+from grid.pickling import IMMUTABLE, PROTOCOL, is_immutable, pack_functions, show
 from peers import modules
 from peers.call_runner import MAIN_MARK, Arguments, Chunked, run
 from peers.shipping import Code, by_value, code_of, shipped_names
@@ -73,7 +73,7 @@ class Packer:
     ) -> tuple[Arguments, frozenset[str]]:
         """Pack what one call is given; return it, and the modules it refers to. Raises
         ``NotPicklable`` saying which argument it is."""
-        if not kwargs and is_immutable(args):
+        if not kwargs and (IMMUTABLE.issuperset(map(type, args)) or is_immutable(args)):
             return args, NO_NAMES
         try:
             return self._packed((args, kwargs))

@@ -17,6 +17,7 @@ import logging
 import os
 import pickle
 import secrets
+import sys
 import threading
 import time
 import weakref
@@ -47,6 +48,9 @@ from peers.transaction import Transaction
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
+
+JOB = Job([b""], run, partitions=1)
+"""What a task is to the grid. Its one item is the task's calls."""
 
 TASK_BYTES = 4 << 20
 """Packed arguments of this size fill a task."""
@@ -105,7 +109,6 @@ class GridExecutor(Executor):
         self._max_workers = max_workers
         self._priority = priority
         self._id = secrets.token_hex(8)
-        self._process = os.getpid()
         self._packer = Packer((ship,) if isinstance(ship, str | ModuleType) else ship)
         self._initializer, self._initializer_names = b"", NO_NAMES
         if initializer is not None:
@@ -117,6 +120,7 @@ class GridExecutor(Executor):
         self._resolved = threading.Condition(self._lock)
         self._waiting: deque[_Call] = deque()
         self._tasks: set[_Task] = set()
+        self._room = sys.maxsize  # of tasks; known while there are calls that wait
         self._resolving = 0
         self._broken = ""
         self._shutdown = False
@@ -132,11 +136,11 @@ class GridExecutor(Executor):
         What cannot be pickled is told by the future (``NotPicklable``). Raises ``BrokenExecutor``,
         and ``RuntimeError`` after ``shutdown``.
         """
-        self._check_open()
         future: Future[T] = Future()
         try:
             given, names = self._packer.arguments(fn, args, kwargs)
         except NotPicklable as error:
+            self._check_open()
             future.set_running_or_notify_cancel()
             future.set_exception(error)
             return future
@@ -144,7 +148,9 @@ class GridExecutor(Executor):
         with self._lock:
             self._check_open()
             self._waiting.append(call)
-        self._pump()
+            full = len(self._tasks) >= self._room
+        if not full:
+            self._pump()
         return future
 
     def map(
@@ -211,11 +217,6 @@ class GridExecutor(Executor):
     # -- sending -----------------------------------------------------------------------
 
     def _check_open(self) -> None:
-        if self._process != os.getpid():
-            raise BrokenExecutor(
-                "this executor was made before the process forked; "
-                "call peer.executor() in the child"
-            )
         if self._broken:
             raise BrokenExecutor(self._broken)
         if _exiting:
@@ -233,7 +234,8 @@ class GridExecutor(Executor):
             while self._waiting:
                 slots, waiting = self._slots.count, self._waiting
                 room = self._pacer.tasks(slots, waiting[0].kind)
-                if len(self._tasks) >= min(room, self._max_workers or room):
+                self._room = min(room, self._max_workers or room)
+                if len(self._tasks) >= self._room:
                     self._slots.look()
                     return None
                 slots = min(slots, self._max_workers or slots)
@@ -244,6 +246,7 @@ class GridExecutor(Executor):
                     self._tasks.add(task)
                     self._resolving += 1
                     return task
+            self._room = sys.maxsize
             self._resolved.notify_all()
             return None
 
@@ -279,7 +282,7 @@ class GridExecutor(Executor):
                 names |= call.names
             order = encode(self._id, self._initializer, list(functions), calls)
             submission = Submission(
-                Job([order], run, partitions=1),
+                JOB.over([order]),
                 priority=self._priority,
                 attempts_max=1 if len(calls) > 1 else ATTEMPTS_MAX,
             )
@@ -420,9 +423,22 @@ def _at_exit() -> None:
     global _exiting
     _exiting = True
     for executor in list(_living):
-        if executor._process == os.getpid():
-            executor.shutdown()
+        executor.shutdown()
 
 
+def _in_child() -> None:
+    """A forked child has nothing of what its parent's executors need."""
+    for executor in list(_living):
+        executor._lock = threading.Lock()
+        executor._resolved = threading.Condition(executor._lock)
+        executor._waiting.clear()
+        executor._tasks.clear()
+        executor._resolving = 0
+        executor._broken = (
+            "this executor was made before the process forked; call peer.executor() in the child"
+        )
+
+
+os.register_at_fork(after_in_child=_in_child)
 # Before threads are joined and peers are closed: no public name leads there.
 getattr(threading, "_register_atexit", atexit.register)(_at_exit)

@@ -288,3 +288,13 @@ def test_check_reads_a_few_items_only() -> None:
     store = Store(range(1000))
     Job(store, words).check()
     assert len(store.read) <= 3
+
+
+def test_the_same_job_over_another_datasource() -> None:
+    job = Job([1, 2], lambda k, v: [(k, v)], partitions=3)
+    other = job.over({"a": 5})
+    assert other.run() == {"a": [5]}
+    assert other.functions is job.functions
+    assert (other.partitions, job.run()) == (3, {0: [1], 1: [2]})
+    with pytest.raises(BadJob, match="datasource is str"):
+        job.over("text")
