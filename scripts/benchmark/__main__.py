@@ -5,6 +5,7 @@
     scripts/bench --workloads group --size 500  one of them, at a size of your own
     scripts/bench report docs/benchmarks.md     a report of all that is kept
     scripts/bench one wordcount grid --size 20  one run, in the foreground, for a profiler
+    scripts/bench scale                         more slots, tasks, peers and data
 
 Results are kept in ``.bench/results``, one for each workload and size, and so may be measured one
 by one.
@@ -15,6 +16,7 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from scripts.benchmark import engines, places, processes, report, results, runs, workloads
@@ -32,6 +34,8 @@ def main(arguments: list[str]) -> int:
     """Do what the arguments say; return the exit status."""
     if arguments[:1] == ["one"]:
         return one(arguments[1:])
+    if arguments[:1] == ["scale"]:
+        return grow(arguments[1:])
     if arguments[:1] == ["report"]:
         return write_report(arguments[1:])
     return compare(arguments)
@@ -128,16 +132,47 @@ def one(arguments: list[str]) -> int:
     return status
 
 
+def grow(arguments: list[str]) -> int:
+    """Measure how the grid grows."""
+    from scripts.benchmark.scale import keep, parts
+
+    parser = argparse.ArgumentParser(prog="scripts/bench scale")
+    parser.add_argument("--quick", action="store_true", help="small sizes")
+    parser.add_argument("--only", type=_names(keep.NAMES), default=keep.NAMES)
+    given = parser.parse_args(arguments)
+    quick = given.quick
+    ways: dict[str, Callable[[], parts.Part]] = {
+        "slots": lambda: parts.slots((1, 2), 40 if quick else 400),
+        "tasks": lambda: parts.tasks(
+            (1_000, 10_000) if quick else (1_000, 10_000, 100_000, 1_000_000),
+            1_000 if quick else 100_000,
+        ),
+        "peers": lambda: parts.peers((10, 30) if quick else (10, 30, 100, 300)),
+        "shuffle": lambda: parts.shuffle((200, 1_000) if quick else (1_000, 10_000)),
+    }
+    processes.adopt_orphans()
+    command = shlex.join(["scripts/bench", "scale", *arguments])
+    for name in given.only:
+        kept = keep.Kept(ways[name](), command, results.machine())
+        keep.save(kept)
+        print(keep.section(kept, pictures=False), end="\n\n", flush=True)
+    return 0
+
+
 def write_report(arguments: list[str]) -> int:
     """Write the report, or print it."""
     parser = argparse.ArgumentParser(prog="scripts/bench report")
     parser.add_argument("path", type=Path, nargs="?")
     given = parser.parse_args(arguments)
-    text = report.document(results.load())
+    from scripts.benchmark.scale import keep
+
+    growth = keep.load()
+    text = report.document(results.load(), keep.document(growth))
     if given.path is None:
         print(text, end="")
     else:
         given.path.write_text(text)
+        keep.draw(growth, given.path.parent)
     return 0
 
 

@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     workload = workloads.load(given.workload)
     with engine_class(given.slots, given.folder) as engine:
         if workload.starts:
-            engine.start()
+            engine.begin()
         outcome = workload.run(engine, Input(given.inputs, given.size))
     version = metadata.version(engine_class.package) if engine_class.package else ""
     text = json.dumps({**asdict(outcome), "version": version})

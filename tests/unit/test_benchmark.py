@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -15,6 +16,8 @@ from scripts.benchmark import engines, memory, processes, report, runs, workload
 from scripts.benchmark.engines.alone import Measured as Alone
 from scripts.benchmark.engines.base import Engine
 from scripts.benchmark.results import Result, load, machine, save
+from scripts.benchmark.scale import keep, pictures
+from scripts.benchmark.scale.parts import Part
 from scripts.benchmark.work import Digest, MapReduce, chunks, digest_of
 from scripts.benchmark.workloads import texts
 from scripts.benchmark.workloads.base import Input
@@ -40,7 +43,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Input]:
 @pytest.fixture(scope="module")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with engines.load("pool")(2, tmp_path_factory.mktemp("pool")) as engine:
-        engine.start()
+        engine.begin()
         yield engine
 
 
@@ -230,6 +233,30 @@ def test_what_is_kept_comes_back_in_the_order_of_the_workloads(tmp_path: Path) -
     document = report.document(kept[::-1])
     assert document.index("## group") < document.index("## tiny")
     assert "| grid   | -       | " in document
+
+
+def test_growth_is_shown_as_tables_and_pictures(tmp_path: Path) -> None:
+    rows = [{"tasks": 1_000.0, "items us": 12.5}, {"tasks": 10_000.0, "items us": 9.0}]
+    kept = keep.Kept(Part("tasks", "What each costs.", rows), "scripts/bench scale", machine())
+    keep.save(kept, tmp_path)
+    assert keep.load(tmp_path) == [kept]
+    text = keep.document([kept])
+    assert "| 1,000  | 12.5     |" in text
+    keep.draw([kept], tmp_path)
+    (picture,) = tmp_path.glob("*.svg")
+    assert f"]({picture.name})" in text
+    drawn = ElementTree.parse(picture).getroot()
+    assert drawn.tag.endswith("svg")
+    assert "items us" in "".join(drawn.itertext())
+
+
+def test_higher_values_are_drawn_higher() -> None:
+    text = pictures.chart("t", "x", [pictures.Curve("c", [(1, 0.0), (10, 5.0), (100, 10.0)])])
+    circles = re.findall(r'cx="([\d.]+)" cy="([\d.]+)" r="3"', text)
+    across, down = zip(*[map(float, circle) for circle in circles], strict=True)
+    assert across[1] - across[0] == pytest.approx(across[2] - across[1], abs=0.2)
+    assert down[0] - down[1] == pytest.approx(down[1] - down[2], abs=0.2)
+    assert down[0] > down[2]
 
 
 @pytest.mark.parametrize(

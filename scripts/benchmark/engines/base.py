@@ -37,6 +37,18 @@ class Engine(ABC):
     def __init__(self, slots: int, folder: Path) -> None:
         self.slots = slots
         self.folder = folder
+        self._begun = False
+
+    def begin(self) -> None:
+        """``start``, so that leaving the context will ``close``."""
+        self.start()
+        self._begun = True
+
+    def begin_apart(self) -> list[int]:
+        """``start_apart``, so that leaving the context will ``close``."""
+        coordinators = self.start_apart()
+        self._begun = True
+        return coordinators
 
     @classmethod
     def lacks(cls) -> str:
@@ -58,7 +70,8 @@ class Engine(ABC):
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        if self._begun:
+            self.close()
 
     @abstractmethod
     def mapreduce(self, work: MapReduce) -> Iterable[Pair]:

@@ -48,7 +48,7 @@ class Measured(Workload):
         names = [f"task-{number}" for number in range(given.size)]
         outcome = Outcome(digest_of(names))
         try:
-            victims = engine.start_apart()
+            victims = engine.begin_apart()
         except Unsupported as why:
             outcome.notes["killed"] = str(why)
             return outcome
