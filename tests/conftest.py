@@ -36,16 +36,23 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, lambda *_: None)
 
 
+TOGETHER = {
+    "tests/conformance/": "engines",
+    "tests/simulation/": "witness",
+    "tests/witness/": "witness",
+}
+"""Folders whose tests share something that is started once, for as long as they run."""
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Where tests are shared out to several processes: one by one, in their order; but the
-    simulator's and the one that asks the witness, as one, to the same process: so the witness lives
-    beside the simulator, and once. (``loadgroup`` of xdist does not see groups with pytest 9.2.)"""
+    """Where tests are shared out to several processes: one by one, in their order; but those of
+    ``TOGETHER`` as one, to the same process: so the witness lives beside the simulator, and once.
+    (``loadgroup`` of xdist does not see groups with pytest 9.2.)"""
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
     def scope(nodeid: str) -> str:
-        beside = nodeid.startswith(("tests/simulation/", "tests/witness/"))
-        return "witness" if beside else nodeid
+        return next((name for top, name in TOGETHER.items() if nodeid.startswith(top)), nodeid)
 
     config.option.loadscopereorder = False
     scheduling = LoadScopeScheduling(config, log)

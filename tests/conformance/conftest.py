@@ -25,9 +25,10 @@ needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason=NO_RAY)
 ENGINES = ["local", "grid", "dask", pytest.param("ray", marks=needs_ray)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engines() -> Iterator["Engines"]:
-    """The engines that were asked for so far; all are gone at the end."""
+    """The engines that were asked for so far; all are gone at the end of this folder's tests: other
+    tests look at the environment, the threads and the descriptors of their process."""
     running = Engines()
     yield running
     running.close()
