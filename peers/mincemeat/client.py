@@ -26,8 +26,8 @@ from peers.mincemeat.joining import (
 )
 from peers.peer import Peer
 
-LOST_SECONDS = 10.0
-"""How long a client waits for another server: longer than a grid takes to have one."""
+LOST_SECONDS = 15.0
+"""How long a client waits for another server: several times what a grid takes to."""
 
 JOIN_SECONDS = 5.0
 """How long somebody who listens may take to show that it is a server."""

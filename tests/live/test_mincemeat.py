@@ -153,12 +153,12 @@ FUNCTIONS = """
     s.run_server("changeme", PORT, "localhost")
     print(got)
 
-    s = mincemeat.Server()
-    s.datasource = {1: 1, 2: 2}
+    s = mincemeat.Server()            # two in a row, neither with a result
     s.mapfn = lambda k, v: ()
+    s.set_datasource({1: 1, 2: 2}, cycle=mincemeat.TaskManager.PERMANENT)
+    s.set_datasource({})
     print(s.run_server("changeme", PORT, "localhost"))
-    s.datasource = {}
-    print(s.run_server("changeme", PORT, "localhost"))
+    print(s.results(), s.results(), s.finished())
 """
 FUNCTIONS_SAY = """\
 [('n', 12), (('x', 'cat'), Counter({'d077': 2})), (('y', 'dog'), Counter({'06d8': 1})), \
@@ -167,7 +167,7 @@ FUNCTIONS_SAY = """\
 {'a': [1], 'b': [1, 1]} [{'a': [1], 'b': [1, 1]}] True None
 [{'a': 3, 'b': 3}]
 {}
-{}
+{} None True
 """
 
 LARGE = """
