@@ -94,6 +94,7 @@ class Dispatcher:
                 sources=sources,
                 deaths=tile.deaths,
                 riding=txn.riding_for(member.ref.peer, kind),
+                whole=kind == "map" and tile.stop - tile.start == txn.meta.items,
             ),
         )
 

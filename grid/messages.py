@@ -620,7 +620,8 @@ class Source(Struct, frozen=True, array_like=True):
 
 class Assign(Struct, frozen=True, tag=True):
     """Run this. ``owners`` have the record and the items; ``sources`` hold the inputs of a reduce
-    or a finish; ``deaths`` counts workers that already died on it."""
+    or a finish; ``deaths`` counts workers that already died on it. A map of the ``whole`` may be
+    reduced where it is, if it is small: its output is that of all reduces then."""
 
     attempt: Name
     record: Name
@@ -631,6 +632,7 @@ class Assign(Struct, frozen=True, tag=True):
     sources: tuple[Source, ...] = ()
     deaths: Count = 0
     riding: Riding = NOTHING_RIDING
+    whole: bool = False
 
 
 class CancelTask(Struct, frozen=True, tag=True):

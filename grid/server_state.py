@@ -78,8 +78,7 @@ class ServerState:
     def flush(self) -> list[ServerEffect]:
         """Take out everything to do, news before orders."""
         for txn in self.registry:
-            if txn.dirty:
-                self._send_progress(txn)
+            self.say_news(txn)
         for member, accepted in self._accepted:
             self.send(member, accepted)
         for member, assign in self._orders:
@@ -88,7 +87,10 @@ class ServerState:
         effects, self._effects = self._effects, []
         return effects
 
-    def _send_progress(self, txn: Transaction) -> None:
+    def say_news(self, txn: Transaction) -> None:
+        """Tell all listeners what is new of a transaction, if anything is."""
+        if not txn.dirty:
+            return
         news = self.progress(txn)
         for part in _parts(news):
             for peer in txn.listeners():
@@ -99,14 +101,16 @@ class ServerState:
 
     @staticmethod
     def progress(txn: Transaction) -> Progress:
-        """The news of a transaction and its sums."""
+        """The news of a transaction and its sums. What is reduced has been mapped, whether or not
+        anybody holds the output of the maps."""
         maps, reduces = txn.plans.get("map"), txn.plans.get("reduce")
+        reduced = reduces is not None and reduces.n > 0 and reduces.done
         called = sum(holding is not None for holding in txn.calls.values())
         return Progress(
             record=txn.meta.record,
             entries=tuple(txn.entries),
             freed=tuple(txn.freed),
-            maps_done=maps.done_count if maps else called,
+            maps_done=called if maps is None else maps.n if reduced else maps.done_count,
             maps_total=maps.n if maps else len(txn.calls),
             reduces_done=reduces.done_count if reduces else 0,
             reduces_total=reduces.n if reduces else 0,

@@ -199,6 +199,7 @@ class Submissions:
             txn.retained_until = None
         if txn.state == "running":
             return
+        self._state.say_news(txn)  # whoever has the result can see that all of it was done
         for owner in waiting:
             member = self._state.roster.named(owner.peer)
             if member is None:

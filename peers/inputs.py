@@ -65,7 +65,10 @@ class Ready:
         match assign.kind:
             case "map":
                 head = self.head
-                return MapTask(assign.attempt, output, head.partitions, self.items, head.skip)
+                whole = assign.whole and not head.skip  # the server counts what maps skip
+                return MapTask(
+                    assign.attempt, output, head.partitions, self.items, head.skip, whole
+                )
             case "reduce":
                 return ReduceTask(assign.attempt, output, self.head.partitions, self.paths)
             case "finish":

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Generic, Literal, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from grid.errors import ProtocolError
 from grid.messages import Failure, Holding, Output
@@ -49,13 +49,20 @@ class Limits(Struct, frozen=True):
 
 class MapTask(Struct, frozen=True, tag=True):
     """Map items ``output.start..output.stop``. ``items`` is the pickle of their list of
-    ``(key, value or Reference)``; ``skip`` leaves out items whose function raises."""
+    ``(key, value or Reference)``; ``skip`` leaves out items whose function raises. These are the
+    ``whole`` of the job's items: what fits into memory may be reduced at once."""
 
     attempt: str
     output: Output
     partitions: int
     items: bytes
     skip: bool = False
+    whole: bool = False
+
+
+def whole_output(task: MapTask) -> Output:
+    """The output of a map of the whole that is reduced at once: that of all reduces."""
+    return structs.replace(task.output, kind="reduce", start=0, stop=task.partitions)
 
 
 class ReduceTask(Struct, frozen=True, tag=True):

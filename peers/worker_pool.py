@@ -42,6 +42,7 @@ from peers.worker_channel import (
     Stale,
     Succeeded,
     Task,
+    whole_output,
 )
 from peers.worker_failures import died
 from peers.worker_link import Link, from_worker
@@ -333,9 +334,13 @@ class WorkerPool:
         """Let go of a worker that is gone, and of what its last attempt wrote but did not tell."""
         hand.page.close()
         if hand.order is not None:
-            output = hand.order.task.output
-            for name in (segment_name(output), *unsealed_names(output)):
-                (self._folder / name).unlink(missing_ok=True)
+            task = hand.order.task
+            outputs = [task.output]
+            if isinstance(task, MapTask) and task.whole:
+                outputs.append(whole_output(task))
+            for output in outputs:
+                for name in (segment_name(output), *unsealed_names(output)):
+                    (self._folder / name).unlink(missing_ok=True)
 
     def _tidy(self) -> None:
         for hand in [*self._hands.values(), *self._dying.values()]:

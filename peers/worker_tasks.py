@@ -8,12 +8,14 @@ that can be opened without holding up whoever opens them.
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from grid.functions import Functions
 from grid.mapreduce import Grouper, Pair, UserFault, finish, merge, reduce_partition
+from grid.messages import Output
 from grid.pickling import show
 from peers.chunks import decode_groups, decode_pairs, encode_groups, encode_pairs
 from peers.files import Changed, Reference
@@ -21,7 +23,15 @@ from peers.process_control import resident_bytes
 from peers.segment import Segment, SegmentCorrupt, SegmentMissing, read_partitions
 from peers.segment_writer import Sealed, SegmentWriter
 from peers.shipping import ModuleUnavailable
-from peers.worker_channel import CallTask, FinishTask, Limits, MapTask, ReduceTask, Task
+from peers.worker_channel import (
+    CallTask,
+    FinishTask,
+    Limits,
+    MapTask,
+    ReduceTask,
+    Task,
+    whole_output,
+)
 from peers.worker_page import Page
 
 CHUNK_WEIGHT_MAX = 50_000
@@ -89,8 +99,8 @@ def _ignoring_item(function: Callable[[], Any], _key: Any, _value: Any) -> Any:
     return function()
 
 
-def _writer(task: Task, partitions: int, bench: Bench) -> SegmentWriter:
-    return SegmentWriter(bench.folder, task.output, partitions, bench.limits.sealed_bytes_max)
+def _writer(output: Output, partitions: int, bench: Bench) -> SegmentWriter:
+    return SegmentWriter(bench.folder, output, partitions, bench.limits.sealed_bytes_max)
 
 
 # ------------------------------------------------------------------ map
@@ -99,15 +109,31 @@ def _writer(task: Task, partitions: int, bench: Bench) -> SegmentWriter:
 def _map(task: MapTask, bench: Bench) -> Sealed:
     grouper = Grouper(bench.functions, skip=task.skip)
     memory = _Memory(bench.limits)
-    with _writer(task, task.partitions, bench) as writer:
+    with ExitStack() as open_writers:
+        writer: SegmentWriter | None = None
         for index, key, value in _values(task, bench, grouper.skipped):
             grouper.add_item(index, key, value)
             if memory.wants_room(grouper.size, value):
+                writer = writer or open_writers.enter_context(
+                    _writer(task.output, task.partitions, bench)
+                )
                 _spill(grouper, writer, task.partitions)
                 writer.spill()
                 memory.made_room()
+        if writer is None and task.whole:
+            return _reduce_whole(grouper, task, bench)
+        writer = writer or open_writers.enter_context(_writer(task.output, task.partitions, bench))
         _spill(grouper, writer, task.partitions)
         return writer.seal(tuple(grouper.skipped))
+
+
+def _reduce_whole(grouper: Grouper, task: MapTask, bench: Bench) -> Sealed:
+    """Reduce what is in memory: it is all there is. A small job is one task then, not two."""
+    with _writer(whole_output(task), task.partitions, bench) as writer:
+        for partition, groups in grouper.drain(task.partitions):
+            copied = decode_groups(encode_groups(groups))  # as by way of a segment
+            _write(writer, partition, reduce_partition(bench.functions, merge([copied])))
+        return writer.seal()
 
 
 def _spill(grouper: Grouper, writer: SegmentWriter, partitions: int) -> None:
@@ -199,7 +225,7 @@ class _Memory:
 def _reduce(task: ReduceTask, bench: Bench) -> Sealed:
     output = task.output
     fitting = bench.limits.sealed_bytes_max
-    with _writer(task, task.partitions, bench) as writer:
+    with _writer(output, task.partitions, bench) as writer:
         for first, stop in _stretches(task.inputs, output.start, output.stop, fitting):
             chunks = _gather(task.inputs, first, stop)
             for partition in sorted(chunks):
@@ -211,7 +237,7 @@ def _reduce(task: ReduceTask, bench: Bench) -> Sealed:
 
 def _finish(task: FinishTask, bench: Bench) -> Sealed:
     _bytes_in(task.inputs, 0, 1)  # tells of all lost inputs at once, before the work
-    with _writer(task, 1, bench) as writer:
+    with _writer(task.output, 1, bench) as writer:
         _write(writer, 0, finish(bench.functions, _results(task.inputs)))
         return writer.seal()
 
@@ -223,7 +249,7 @@ def _call(task: CallTask, bench: Bench) -> Sealed:
         value = function(None, None)
     except Exception as error:
         raise UserFault("the called function", "", error) from error
-    with _writer(task, 1, bench) as writer:
+    with _writer(task.output, 1, bench) as writer:
         _write(writer, 0, [(0, value)])
         return writer.seal()
 

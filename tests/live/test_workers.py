@@ -242,12 +242,15 @@ JOBS = {
 }
 
 
+def pairs_of_items(job: Job) -> list[tuple[Any, Any]]:
+    return [(key, job.value(key)) for key in job.keys()]  # noqa: SIM118 - no dict
+
+
 def through_the_pool(rig: Rig, job: Job, cut: int = 9) -> dict[Any, Any]:
     """Run a job as the grid does: map ranges, reduce ranges of partitions, finish."""
     functions = job.functions
     code = code_of(functions)
-    keys = job.keys()
-    items = [(key, job.value(key)) for key in keys]
+    items = pairs_of_items(job)
     record = f"job-{id(job)}"
     starts = range(0, len(items), cut)
     maps = [rig.map_task(items[at : at + cut], at, record=record) for at in starts]

@@ -80,7 +80,7 @@ def said(union: Any) -> st.SearchStrategy[list[Message]]:
 # ------------------------------------------------------------------------------ the server
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(said(FromClient), st.booleans())
 def test_a_server_survives_whatever_a_member_says(messages: list[Message], first: bool) -> None:
     """And the others' job ends, once the broken one is gone."""
@@ -99,7 +99,7 @@ def test_a_server_survives_whatever_a_member_says(messages: list[Message], first
     assert "evil" not in [m.ref.peer for m in served.core.state.roster]
 
 
-@settings(max_examples=EXAMPLES // 3, deadline=None)
+@settings(max_examples=EXAMPLES // 3)
 @given(said(FromServer))
 def test_a_server_cuts_off_who_sends_what_servers_send(messages: list[Message]) -> None:
     served = Served()
@@ -239,7 +239,7 @@ def test_a_status_of_absurd_holdings_can_still_be_sent() -> None:
 # ------------------------------------------------------------------------------ the client
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(said(FromServer))
 def test_a_client_survives_whatever_its_server_says(messages: list[Message]) -> None:
     """It ends its own job at most once, and joins again when the server is gone."""
@@ -258,7 +258,7 @@ def test_a_client_survives_whatever_its_server_says(messages: list[Message]) -> 
     assert not followed.core.holdings.drop("never", ())
 
 
-@settings(max_examples=EXAMPLES // 3, deadline=None)
+@settings(max_examples=EXAMPLES // 3)
 @given(said(FromClient))
 def test_a_client_leaves_a_server_that_sends_what_clients_send(messages: list[Message]) -> None:
     followed = Followed()

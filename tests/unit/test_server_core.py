@@ -395,7 +395,7 @@ def test_a_finished_name_is_kept_by_two_for_latecomers(table: Table) -> None:
         "b",
     ]
     late = table.hear("b", named("u", "other"))["b"]
-    assert [type(message) for message in late] == [Finished, Progress, Accepted]
+    assert [type(message) for message in late] == [Progress, Finished, Accepted]
     table.wait(Settings().retain_seconds + 1)
     assert not list(table.core.state.registry)
 
