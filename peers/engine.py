@@ -522,7 +522,10 @@ class Engine:
     def _on_pool_event(self, event: PoolEvent) -> None:
         """On the client thread, where this peer itself shows what its workers print."""
         if isinstance(event, Printed):
-            self._print(event.stream, "", event.text)
+            # A log record begins with its level; this process says from which on it shows them.
+            level = logging.getLevelNamesMapping().get(event.text.partition(" ")[0], logging.INFO)
+            if event.stream != "log" or logging.getLogger().isEnabledFor(level):
+                self._print(event.stream, "", event.text)
         else:
             self.client.on_pool_event(event)
 
