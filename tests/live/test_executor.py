@@ -126,16 +126,22 @@ def test_max_workers_bounds_how_many_run_at_once(site: Site, tmp_path: Path) -> 
         list(executor.map(alone, [tmp_path] * 30))
 
 
+def die_of(number: int, poison: int) -> int:
+    if number == poison:
+        os._exit(3)
+    return number
+
+
 def test_a_call_that_kills_its_worker_fails_alone(site: Site) -> None:
+    """Whatever was sent together with it has its result."""
     executor = site.here(slots=2).executor()
-    list(executor.map(abs, range(100)))  # they are known to be short, and so go together
-    futures = [executor.submit(abs, n) for n in range(40)]
-    poison = executor.submit(os._exit, 3)
-    futures += [executor.submit(abs, n) for n in range(40, 80)]
-    error = poison.exception(60)
+    list(executor.map(die_of, range(100), [-1] * 100))  # they are short, and so go together
+    futures = [executor.submit(die_of, n, 40) for n in range(80)]
+    error = futures[40].exception(60)
     assert isinstance(error, WorkerLost)
-    assert "exit code 3" in str(error)
-    assert [future.result(60) for future in futures] == list(range(80))
+    assert "exit code 3 while it ran this call" in str(error)
+    del futures[40]
+    assert [future.result(60) for future in futures] == [n for n in range(80) if n != 40]
     executor.shutdown()
 
 

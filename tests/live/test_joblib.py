@@ -10,7 +10,7 @@ import pytest
 
 from grid.errors import Misuse
 from peers import Peer
-from tests.live.harness import Site
+from tests.live.harness import Site, alive, until
 
 joblib = pytest.importorskip("joblib", reason="peergrid[joblib] is not installed")
 from peers import joblib_backend  # noqa: E402 - it imports joblib
@@ -39,7 +39,8 @@ def spread(number: int) -> tuple[int, Any]:
 
 
 def run_for_ever(folder: str) -> None:
-    Path(folder, "running").touch()
+    Path(folder, "new").write_text(str(os.getpid()))
+    Path(folder, "new").rename(Path(folder, "running"))
     while True:
         time.sleep(0.01)
 
@@ -90,7 +91,8 @@ def test_what_a_call_raises_ends_the_others(peer: Peer, tmp_path: Path) -> None:
                     joblib.delayed(fail_beside)(str(tmp_path)),
                 ]
             )
-        # The worker of the endless call is free again.
+        pid = int((tmp_path / "running").read_text())
+        until("the worker of the endless call is stopped", lambda: not alive(pid))
         assert joblib.Parallel()(joblib.delayed(square)(n) for n in range(6))[5] == 25
 
 
