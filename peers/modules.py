@@ -8,6 +8,7 @@ have the very same source; its digest says so. Nothing here imports a module to 
 import ast
 import dis
 import hashlib
+import os
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -38,9 +39,14 @@ def is_users(name: str, path: str | None) -> bool:
     top = name.partition(".")[0]
     if path is None or top in sys.stdlib_module_names or top in ("__main__", "__mp_main__"):
         return False
-    file = Path(path)
-    if not file.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - every submission asks this of several
         return False  # inside a zip, or gone
+    return _is_outside_libraries(top, path)
+
+
+@lru_cache(maxsize=1024)
+def _is_outside_libraries(top: str, path: str) -> bool:
+    file = Path(path)
     if top in _OWN_PACKAGES and file.is_relative_to(OWN / top):
         return False
     if any(part in _INSTALLED for part in file.parts):
@@ -132,15 +138,26 @@ def _may_be_users(name: str) -> bool:
     return file is None or is_users(top, file)
 
 
-def imported_by_file(name: str, path: str) -> Iterator[str]:
-    """Yield the names that the source in ``path`` may import, also inside its functions."""
+def imported_by_file(name: str, path: str) -> tuple[str, ...]:
+    """Return the names that the source in ``path`` may import, also inside its functions."""
     if not path.endswith(".py"):
-        return
-    package = name if Path(path).stem == "__init__" else name.rpartition(".")[0]
+        return ()
+    status = os.stat(path)  # noqa: PTH116 - as above
+    return _imported_by_source(name, path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=256)
+def _imported_by_source(name: str, path: str, _mtime_ns: int, _size: int) -> tuple[str, ...]:
+    """Parse a file once for each of its versions."""
     try:
         tree = ast.parse(Path(path).read_bytes())
     except (SyntaxError, ValueError):
-        return  # whoever imports it will hear of it
+        return ()  # whoever imports it will hear of it
+    package = name if Path(path).stem == "__init__" else name.rpartition(".")[0]
+    return tuple(_imported_by_tree(tree, package))
+
+
+def _imported_by_tree(tree: ast.Module, package: str) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -150,14 +167,14 @@ def imported_by_file(name: str, path: str) -> Iterator[str]:
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
-def imported_by_code(code: CodeType) -> Iterator[str]:
-    """Yield the names that a function's ``code`` imports when it runs."""
-    for instruction in dis.get_instructions(code):
-        if instruction.opname == "IMPORT_NAME":
-            yield instruction.argval
+@lru_cache(maxsize=1024)
+def imported_by_code(code: CodeType) -> tuple[str, ...]:
+    """Return the names that a function's ``code`` imports when it runs."""
+    names = [i.argval for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"]
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            yield from imported_by_code(constant)
+            names += imported_by_code(constant)
+    return tuple(names)
 
 
 def _absolute(module: str, level: int, package: str) -> str:

@@ -10,12 +10,14 @@ Not here: installing anything, or sending modules that nobody asked to ship.
 """
 
 import importlib
+import os
 import pickle
 import pickletools
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -30,6 +32,7 @@ from grid.pickling import PROTOCOL, names_used, pack, pack_functions
 from peers import modules
 
 _registering = threading.Lock()  # cloudpickle's list of modules to send by value is global
+_REMEMBERED_BYTES = 16 << 10  # longer ones carry data, and are seldom the same again
 _loaded_digests: dict[str, str] = {}  # user modules as this process first saw them
 
 
@@ -79,7 +82,7 @@ def freeze(functions: Functions, ship: Iterable[Ship] = ()) -> Code:
     shipped = shipped_names(ship)
     with by_value(shipped):
         pickled = pack_functions(functions, functions.named())
-    names = set(_names_referred_to(pickled)) | set(_names_imported_in(functions))
+    names = set(_names_in(pickled)) | set(_names_imported_in(functions))
     return code_of(pickled, names, shipped)[0]
 
 
@@ -153,8 +156,27 @@ def _folders(needed: dict[str, str]) -> tuple[str, ...]:
         spec = getattr(main, "__spec__", None)  # of python -m package.module
         name = spec.name if spec is not None else "script"
         folders.add(modules.folder_of(name, str(Path(script).absolute())))
-    order = {str(Path(entry).absolute()): n for n, entry in reversed([*enumerate(sys.path)])}
+    order = _search_order(tuple(sys.path), os.getcwd())  # noqa: PTH109 - every submission asks
     return tuple(sorted(folders, key=lambda folder: (order.get(folder, len(order)), folder)))
+
+
+@lru_cache(maxsize=4)
+def _search_order(path: tuple[str, ...], _folder: str) -> dict[str, int]:
+    """The place of each folder in ``sys.path``, of which some are relative to this folder."""
+    return {str(Path(entry).absolute()): n for n, entry in reversed([*enumerate(path)])}
+
+
+def _names_in(pickled: bytes) -> tuple[str, ...]:
+    """Return the modules that unpickling would import. What is short is looked at once: the same
+    functions are submitted again and again."""
+    if len(pickled) <= _REMEMBERED_BYTES:
+        return _remembered_names_in(pickled)
+    return tuple(_names_referred_to(pickled))
+
+
+@lru_cache(maxsize=512)
+def _remembered_names_in(pickled: bytes) -> tuple[str, ...]:
+    return tuple(_names_referred_to(pickled))
 
 
 def _names_referred_to(pickled: bytes) -> Iterator[str]:
