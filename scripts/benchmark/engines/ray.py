@@ -45,6 +45,7 @@ class Measured(Engine):
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         ray: Any = import_module("ray")
         self._ray = ray
+        self._cluster: Any = None
         # Not below the run's folder: the names of its sockets must be short.
         self._temporary = tempfile.mkdtemp(prefix="ray-")
         ray.init(
@@ -54,16 +55,32 @@ class Measured(Engine):
             logging_level="ERROR",
             _temp_dir=self._temporary,
         )
+        self._make_tasks()
+
+    def _make_tasks(self) -> None:
+        ray = self._ray
         self._map_part, self._reduce_part, self._run_part, self._run_one = (
             ray.remote(function) for function in (map_part, reduce_part, run_part, run_one)
         )
 
     def start_apart(self) -> list[int]:
-        self.start()
-        return [pid for pid in descendants() if name_of(pid) == "gcs_server"]
+        """A head that has no workers, and a node that has them; what is killed is the head."""
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        self._ray = import_module("ray")
+        self._temporary = tempfile.mkdtemp(prefix="ray-")
+        head = {"num_cpus": 0, "include_dashboard": False, "temp_dir": self._temporary}
+        utilities: Any = import_module("ray.cluster_utils")
+        self._cluster = utilities.Cluster(initialize_head=True, head_node_args=head)
+        coordinators = [pid for pid in descendants() if name_of(pid) in ("gcs_server", "raylet")]
+        self._cluster.add_node(num_cpus=self.slots)
+        self._ray.init(address=self._cluster.address, log_to_driver=False, logging_level="ERROR")
+        self._make_tasks()
+        return coordinators
 
     def close(self) -> None:
         self._ray.shutdown()
+        if self._cluster is not None:
+            self._cluster.shutdown()
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def mapreduce(self, work: MapReduce) -> Iterable[Pair]:

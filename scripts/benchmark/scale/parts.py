@@ -208,7 +208,8 @@ def shuffle(sizes: tuple[int, ...]) -> Part:
     part = Part(
         "shuffle",
         "Pairs grouped by two peers with a worker each, and a server that has none: the most that "
-        "lay in the spools, all that the server sent and received, and their ratio.",
+        "lay in the spools, all that the server sent and received, and their ratio. Peers of one "
+        "host read each other's files; those of several move them over their own data ports.",
     )
     for thousands in sizes:
         with Site() as site:
@@ -229,12 +230,14 @@ def _shuffled(site: Site, server: Apart, peer: Peer, thousands: int) -> Row:
             pass
     after = server.counts()
     through = sum(after[key] - before[key] for key in ("sent", "received"))
-    return {
+    row: Row = {
         "thousand pairs": thousands,
         "spool MB": spool.most / 1e6,
         "server MB": through / 1e6,
-        "server bytes a spool byte": through / max(1, spool.most),
     }
+    if spool.most:
+        row["server bytes a spool byte"] = through / spool.most
+    return row
 
 
 class _Most:

@@ -2,12 +2,12 @@
 
 Started as a module, with the slots of each peer and how many there are. Says ``joined`` when all
 are members; for each line that comes in, it says its counts as a line of JSON; when its input is
-closed it leaves. Bytes are counted where the grid's messages go through Python's sockets: members
-and the server, not the threads that move segments.
+closed it leaves. Bytes are counted as they are handed to sockets, before they are encrypted.
 """
 
 import json
 import socket
+import ssl
 import sys
 import time
 from contextlib import ExitStack
@@ -17,26 +17,21 @@ counted = {"sent": 0, "received": 0}
 
 
 def count_bytes() -> None:
-    """Have every socket of this process count what the event loops send and receive by it."""
-    plain: Any = socket.socket
-    send, receive, receive_into = plain.send, plain.recv, plain.recv_into
+    """Have every socket of this process, plain or encrypted, count what goes through it."""
+    for kind, out, into in ((socket.socket, "send", "recv"), (ssl.SSLSocket, "send", "read")):
+        _count(kind, out, "sent")
+        _count(kind, into, "received")
 
-    def counting_send(self: Any, data: Any, *more: Any) -> int:
-        number: int = send(self, data, *more)
-        counted["sent"] += number
-        return number
 
-    def counting_receive(self: Any, *more: Any) -> bytes:
-        data: bytes = receive(self, *more)
-        counted["received"] += len(data)
-        return data
+def _count(kind: Any, method: str, what: str) -> None:
+    plain = getattr(kind, method)
 
-    def counting_receive_into(self: Any, *more: Any) -> int:
-        number: int = receive_into(self, *more)
-        counted["received"] += number
-        return number
+    def counting(self: Any, *arguments: Any, **named: Any) -> Any:
+        moved = plain(self, *arguments, **named)
+        counted[what] += moved if isinstance(moved, int) else len(moved)
+        return moved
 
-    plain.send, plain.recv, plain.recv_into = counting_send, counting_receive, counting_receive_into
+    setattr(kind, method, counting)
 
 
 def main() -> None:

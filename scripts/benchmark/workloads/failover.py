@@ -52,6 +52,8 @@ class Measured(Workload):
         except Unsupported as why:
             outcome.notes["killed"] = str(why)
             return outcome
+        if not victims:
+            raise RuntimeError("the process that coordinates was not found")
         engine.tasks(second, _paths(engine.folder, "warm", names[:2]))
         began = time.monotonic()
         if engine.tasks(second, _paths(engine.folder, "whole", names)) != names:
