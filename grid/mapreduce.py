@@ -19,6 +19,7 @@ Not here: where chunks are kept, when a grouper is drained, who runs what.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -343,15 +344,23 @@ def compute(
 
 def _take(groups: _Groups, pairs: Any, role: str, key: Any) -> int:
     """Add the pairs that a function returned to ``groups``; return how many there were."""
+    iterator = _iterator(pairs, role, lambda: show(key))
     count = 0
-    for batch in _batches(pairs, BATCH, role, lambda: show(key)):
+    while True:  # not by way of _batches: there may be millions of items, with a pair or two each
+        try:
+            batch = list(islice(iterator, BATCH))
+        except UserFault:
+            raise
+        except Exception as error:
+            raise UserFault(role, show(key), error) from error
         try:
             for out, value in batch:
                 groups[out].append(value)
         except Exception as error:
             raise UserFault(role, show(key), _bad_pair(role, batch) or error) from error
         count += len(batch)
-    return count
+        if len(batch) < BATCH:
+            return count
 
 
 def _call_with_each(function: Function, role: str, inputs: Iterator[Pair]) -> Iterator[Pair]:
@@ -390,12 +399,7 @@ def _call_with_iterator(function: Function, role: str, inputs: Iterator[Pair]) -
 
 def _batches(pairs: Any, size: int, role: str, where: Callable[[], str]) -> Iterator[list[Any]]:
     """Yield what a function returned, up to ``size`` pairs at a time; wrap what it raises."""
-    if isinstance(pairs, Mapping):
-        pairs = pairs.items()
-    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
-        problem = f"{role} must return an iterable of (key, value) pairs, not {show(pairs)}"
-        raise UserFault(role, where(), BadJob(problem))
-    iterator = iter(pairs)
+    iterator = _iterator(pairs, role, where)
     while True:
         try:
             batch = list(islice(iterator, size))
@@ -406,6 +410,18 @@ def _batches(pairs: Any, size: int, role: str, where: Callable[[], str]) -> Iter
         if not batch:
             return
         yield batch
+
+
+def _iterator(pairs: Any, role: str, where: Callable[[], str]) -> Iterator[Any]:
+    """Return an iterator over what a function returned. Raises ``UserFault`` if it is none."""
+    if type(pairs) is GeneratorType or type(pairs) is list:
+        return iter(pairs)  # as nearly always; to ask what else it may be costs as much as a pair
+    if isinstance(pairs, Mapping):
+        pairs = pairs.items()
+    if isinstance(pairs, str | bytes) or not isinstance(pairs, Iterable):
+        problem = f"{role} must return an iterable of (key, value) pairs, not {show(pairs)}"
+        raise UserFault(role, where(), BadJob(problem))
+    return iter(pairs)
 
 
 def _bad_pair(role: str, batch: list[Any]) -> BadJob | None:

@@ -33,6 +33,8 @@ def partition_of(key: Any, partitions: int) -> int:
     """
     if type(key) is str:
         return crc32(key.encode("utf-8", "surrogatepass")) % partitions
+    if type(key) is int:
+        return _spread(key) % partitions
     check_key(key)
     return _code(key) % partitions
 
@@ -87,8 +89,13 @@ def _number_code(key: Any) -> int:
     value = key if type(key) in _BUILTIN_NUMBERS else _builtin_twin(key)
     if value is None:
         return OTHER
-    # Mixed, since fractions differ in few high bits, which crc32 alone maps to few low ones.
-    return _mixed(crc32(hash(value).to_bytes(8, "little", signed=True)))
+    return _spread(value)
+
+
+def _spread(number: Any) -> int:
+    """Mixed, since fractions differ in few high bits, which crc32 alone maps to few low ones."""
+    code = (crc32(hash(number).to_bytes(8, "little", signed=True)) * _ODD + 1) & _MASK
+    return code ^ (code >> 29)
 
 
 def _builtin_twin(key: Any) -> Any:
