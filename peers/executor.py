@@ -24,6 +24,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import Any, TypeVar
@@ -42,7 +43,7 @@ from peers.call_runner import Arguments, Chunked, run
 from peers.calls import NO_NAMES, Packer, encode, kind_of
 from peers.engine import Engine
 from peers.slot_watch import SlotWatch
-from peers.submission import Submission
+from peers.submission import check
 from peers.transaction import Transaction
 
 T = TypeVar("T")
@@ -107,7 +108,7 @@ class GridExecutor(Executor):
             raise TypeError("initializer must be a callable")
         self._engine = engine
         self._max_workers = max_workers
-        self._priority = priority
+        self._submission = check(JOB, {"priority": priority})
         self._id = secrets.token_hex(8)
         self._packer = Packer((ship,) if isinstance(ship, str | ModuleType) else ship)
         self._initializer, self._initializer_names = b"", NO_NAMES
@@ -281,10 +282,11 @@ class GridExecutor(Executor):
                 calls.append((number, call.given))
                 names |= call.names
             order = encode(self._id, self._initializer, list(functions), calls)
-            submission = Submission(
-                JOB.over([order]),
-                priority=self._priority,
+            submission = replace(
+                self._submission,
+                job=JOB.over([order]),
                 attempts_max=1 if len(calls) > 1 else ATTEMPTS_MAX,
+                records=[],
             )
             transaction = self._engine.submit_frozen(submission, self._packer.code(names))
             task.transaction = transaction

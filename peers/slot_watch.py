@@ -32,12 +32,15 @@ class SlotWatch:
             self._engine.ask_status().add_done_callback(self._hear)
 
     def _hear(self, asked: Future[Status]) -> None:
-        """On the client thread: as little as possible."""
+        """On the client thread, if the answer was not there at once: as little as possible."""
         before = self.count
         self.count = max(1, sum(member.slots for member in asked.result().members))
-        self._engine.client.loop.call_later(AGAIN_SECONDS, self._again)
+        self._engine.client.call(self._rest)
         if self.count > before:
             self._engine.call_back(self._grown)
+
+    def _rest(self) -> None:
+        self._engine.client.loop.call_later(AGAIN_SECONDS, self._again)
 
     def _again(self) -> None:
         self._looking.release()

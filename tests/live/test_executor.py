@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from grid.errors import NotPicklable, WorkerLost
+from grid.errors import BadJob, Misuse, NotPicklable, WorkerLost
 from peers.call_outcomes import RemoteTraceback
 from tests.live.harness import Site, until
 
@@ -113,6 +113,18 @@ def test_what_was_not_sent_can_be_cancelled(site: Site, tmp_path: Path) -> None:
     gate.touch()
     assert futures[0].result(20) == str(gate)
     executor.shutdown()
+
+
+def test_what_no_executor_takes_is_said_at_once(site: Site) -> None:
+    peer = site.here()
+    with pytest.raises(Misuse, match="priority"):
+        peer.executor(priority=5000)
+    with pytest.raises(BadJob, match="no_such_module"):
+        peer.executor(ship="no_such_module")
+    with pytest.raises(NotPicklable, match="lock"):
+        peer.executor(initializer=threading.Lock().acquire)
+    with pytest.raises(TypeError, match="initialiser"):
+        peer.executor(initialiser=print)
 
 
 def test_max_workers_bounds_how_many_run_at_once(site: Site, tmp_path: Path) -> None:
