@@ -255,7 +255,7 @@ def test_a_holder_that_takes_too_long(holder: Security, asker: Security) -> None
         started = time.monotonic()
         with pytest.raises(Unreachable, match="no answer in time"):
             pair.items(1, timeout=0.2)
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20
         pair.shelf.wait.set()
         assert pair.items(2) == [b"r2False"]
 
@@ -446,7 +446,7 @@ def test_closing_the_server_ends_idle_and_busy_connections(
         started = time.monotonic()
         pair.server.close()
         pair.server.close()
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20
         assert idle.recv(1) == b""
         assert pair.server.filenos() == []
         for sock in bind(["127.0.0.1"], pair.ref.data.port):
