@@ -5,17 +5,20 @@ its cause, the traceback of the worker as text.
 """
 
 import itertools
+import logging
 import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import Any, TypeVar
 
 from grid.errors import GridError, NotPicklable, TaskError
 from peers.call_runner import PACKED, RAISED, VALUE, Raised
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class RemoteTraceback(Exception):
@@ -30,6 +33,14 @@ class RemoteTraceback(Exception):
 
 
 def resolve(future: Future[Any], kind: int, thing: Any) -> None:
+    """Give a future its outcome; one that its user has set keeps that."""
+    try:
+        _resolve(future, kind, thing)
+    except InvalidStateError:
+        log.warning("a future was set by another than its executor future=%r", future)
+
+
+def _resolve(future: Future[Any], kind: int, thing: Any) -> None:
     if kind == VALUE:
         future.set_result(thing)
     elif kind == PACKED:

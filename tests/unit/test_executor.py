@@ -262,3 +262,10 @@ def test_a_result_that_does_not_open_is_the_trouble_of_its_future() -> None:
     future: Future[Any] = Future()
     resolve(future, PACKED, pickle.dumps(Unopenable()))
     assert "ZeroDivisionError" in str(future.exception())
+
+
+def test_a_future_that_its_user_has_set_harms_no_other() -> None:
+    future: Future[Any] = Future()
+    future.set_result("mine")
+    resolve(future, VALUE, 5)
+    assert future.result() == "mine"
