@@ -153,12 +153,14 @@ def finds_the_grid_by_a_signpost() -> None:
 
 
 def is_found_on_a_host_that_nobody_listed() -> None:
-    """The peer of the only listed host dies; one of the others takes over, and all find it."""
+    """The peer of the only listed host dies, and with it the first successor, to which all others
+    have a connection ready: the next takes over, and all find it."""
     scene, server, second, third = three("a")
-    fourth = scene.start("d")
+    fourth, fifth = scene.start("d"), scene.start("e")
     server.kill()
+    second.kill()
     scene.wait(8.0)
-    scene.expect_server(second, third, fourth)
+    scene.expect_server(third, fourth, fifth)
     scene.expect(scene.reigns == 2, "one reign followed the first")
 
 

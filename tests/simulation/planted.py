@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from grid import election, registry
+from grid import registry, rivals
 from grid.attempts import Attempts
 from grid.client_core import ClientCore
 from grid.dispatcher import Dispatcher
@@ -296,7 +296,7 @@ SPLITTING = {
         "leaves_the_port_to_those_before_it", Places, "rank_seconds", at_once
     ),
     "rivals compare terms and not followers": Splitting(
-        "does_not_take_a_grid_away", election, "claim", compare_terms_alone
+        "does_not_take_a_grid_away", rivals, "claim", compare_terms_alone
     ),
     "the quorum is not counted": Splitting(
         "works_at_nothing_without_a_quorum", ServerCore, "_count_quorum", nothing
