@@ -6,6 +6,7 @@
     scripts/bench report docs/benchmarks.md     a report of all that is kept
     scripts/bench one wordcount grid --size 20  one run, in the foreground, for a profiler
     scripts/bench scale                         more slots, tasks, peers and data
+    BENCH_BEFORE=DIR scripts/bench --quick --engines grid,before    this code and another checkout's
 
 Results are kept in ``.bench/results``, one for each workload and size, and so may be measured one
 by one.
@@ -27,7 +28,7 @@ from scripts.benchmark.workloads.cold import STARTED
 BIG = 2_000
 """The word count of ``--big``, in MB."""
 
-QUICK_RUNS, FULL_RUNS = 3, 5
+QUICK_RUNS, FULL_RUNS, FULL_TRIES = 3, 5, 3
 
 
 def main(arguments: list[str]) -> int:
@@ -43,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 def compare(arguments: list[str]) -> int:
     """Measure workloads with engines, keep and print the results."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     processes.adopt_orphans()
     command = shlex.join(["scripts/bench", *arguments])
     failed = False
@@ -56,7 +57,7 @@ def compare(arguments: list[str]) -> int:
     return 1 if failed else 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scripts/bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -90,18 +91,23 @@ def plans(given: argparse.Namespace) -> list[Plan]:
     made: list[Plan] = []
     for name in chosen:
         workload = workloads.load(name)
-        size = BIG if given.big else given.size
-        made.append(
-            Plan(
-                workload=name,
-                size=size or (workload.quick if given.quick else workload.full),
-                engines=given.engines or (engines.USUAL if given.quick else engines.NAMES),
-                slots=given.slots,
-                counted=given.runs or (QUICK_RUNS if given.quick else FULL_RUNS),
-                tries=given.tries or (1 if given.quick else 3),
-            )
-        )
+        if given.size or given.big:
+            sizes: tuple[int, ...] = (given.size or BIG,)
+        else:
+            sizes = (workload.quick,) if given.quick else (workload.full, *workload.more)
+        made += [_plan(given, name, size) for size in sizes]
     return made
+
+
+def _plan(given: argparse.Namespace, workload: str, size: int) -> Plan:
+    return Plan(
+        workload=workload,
+        size=size,
+        engines=given.engines or (engines.USUAL if given.quick else engines.ALL),
+        slots=given.slots,
+        counted=given.runs or (QUICK_RUNS if given.quick else FULL_RUNS),
+        tries=given.tries or (1 if given.quick else FULL_TRIES),
+    )
 
 
 def one(arguments: list[str]) -> int:

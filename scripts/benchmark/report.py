@@ -1,6 +1,8 @@
 """The report: a table for each workload, medians with their range, and ratios to the grid."""
 
+import re
 import statistics
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,19 @@ BASE = "grid"
 """The engine that all others are compared with."""
 
 MARK = "†"
+
+LINE_MAX = 100
+
+_METHOD = (
+    "Written by `scripts/bench`; do not edit. Every engine runs the same functions on the same "
+    "input as a whole process on the same cores; engines take turns; every answer is compared with "
+    "that of one process with plain dicts. Figures are medians of the counted runs (least-most). "
+    f"Ratios are to `{BASE}` in the same run, and are what can be compared; differences below 15 % "
+    "are noise. Memory is the most that all processes of a run held at one time, shared pages "
+    "counted once, files in memory included; it is of one run."
+)
+
+_PATH = re.compile(r"(?<![\w./:])(?:/[\w.@+-]+){2,}")
 
 
 @dataclass(frozen=True)
@@ -54,6 +69,19 @@ def table(headings: list[str], rows: Iterable[list[str]]) -> str:
     )
 
 
+def wrapped(text: str) -> str:
+    """A paragraph, or an item of a list, as lines that fit; without the paths of a machine."""
+    plain = _PATH.sub("...", text)
+    indent = "  " if text.startswith("- ") else ""
+    return textwrap.fill(
+        plain,
+        LINE_MAX,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
 def section(result: Result) -> str:
     """One workload: what it is, the table, and what is to be said of it."""
     workload = workloads.load(result.workload)
@@ -64,11 +92,13 @@ def section(result: Result) -> str:
     rows = [_row(engine, figures, _spreads(result, BASE)) for engine in _present(result)]
     parts = [
         f"## {result.workload}, {number(result.size)} {workload.unit}",
-        f"{workload.about}",
+        wrapped(workload.about),
         table(headings, rows) if rows else "",
-        "\n".join(_remarks(result)),
-        f"{result.counted} runs each after one to warm up; {result.machine['date']}, commit "
-        f"{result.machine['commit']}: `{result.command}`",
+        "\n".join(map(wrapped, _remarks(result))),
+        wrapped(
+            f"{result.counted} runs each after one to warm up; {result.machine['date']}, commit "
+            f"{result.machine['commit']}: `{result.command}`"
+        ),
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -78,7 +108,12 @@ def _is_known(result: Result, figure: Figure) -> bool:
 
 
 def _present(result: Result) -> list[dict[str, Any]]:
-    return [engine for engine in result.engines if not engine["absent"]]
+    own = {figure.key for figure in workloads.load(result.workload).figures}
+    return [
+        engine
+        for engine in result.engines
+        if not engine["absent"] and own & engine["figures"].keys()
+    ]
 
 
 def _spreads(result: Result, name: str) -> dict[str, Spread]:
@@ -138,15 +173,11 @@ def _preface(results: list[Result]) -> str:
     rows = [[name, versions.get(name, "-"), engines.load(name).idiom] for name in names]
     return "\n\n".join(
         [
-            "Written by `scripts/bench`; do not edit. Every engine runs the same functions on the "
-            "same input as a whole process on the same cores; engines take turns; every answer is "
-            "compared with that of one process with plain dicts. Figures are medians of the "
-            "counted runs (least-most). Ratios are to "
-            f"`{BASE}` in the same run, and are what can be compared; differences below 15 % are "
-            "noise. Memory is the most that all processes of a run held at one time, shared pages "
-            "counted once, files in memory included; it is of one run.",
-            f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}, "
-            f"{machine['system']}, Python {machine['python']}.",
+            wrapped(_METHOD),
+            wrapped(
+                f"{machine['processor']}, {machine['cores']} cores, {machine['memory']}, "
+                f"{machine['system']}, Python {machine['python']}."
+            ),
             table(["engine", "version", "how it is used"], rows),
         ]
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmark import places, workloads
+from scripts.benchmark.engines.before import VARIABLE
 from scripts.benchmark.environments import Absent, python_of
 from scripts.benchmark.memory import PeakMemory
 from scripts.benchmark.processes import Others, end_descendants
@@ -178,7 +179,10 @@ def command_of(plan: Plan, engine: str, python: Path, folder: Path) -> list[str]
 def environment() -> dict[str, str]:
     """What every run is given: the checkout's code, and one hash seed, which digests need."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GRID_")}
-    return {**kept, "PYTHONPATH": str(places.TOP), "PYTHONHASHSEED": "0"}
+    given = {**kept, "PYTHONPATH": str(places.TOP), "PYTHONHASHSEED": "0"}
+    if VARIABLE in given:  # processes run in folders of their own
+        given[VARIABLE] = str(Path(given[VARIABLE]).resolve())
+    return given
 
 
 def _last_words(said: str, status: int) -> str:

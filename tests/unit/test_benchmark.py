@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from scripts.benchmark import engines, memory, processes, report, runs, workloads
+from scripts.benchmark.__main__ import parser, plans
 from scripts.benchmark.engines.alone import Measured as Alone
 from scripts.benchmark.engines.base import Engine
 from scripts.benchmark.results import Result, load, machine, save
@@ -120,6 +121,22 @@ def test_every_engine_says_what_it_needs() -> None:
         assert isinstance(engine.lacks(), str)
 
 
+def test_plans_are_what_was_asked_for() -> None:
+    def asked(*arguments: str) -> list[tuple[str, int, tuple[str, ...], int]]:
+        given = parser().parse_args(arguments)
+        return [(one.workload, one.size, one.engines, one.counted) for one in plans(given)]
+
+    quick = asked("--quick")
+    assert [name for name, *_ in quick] == list(workloads.NAMES)
+    assert {engines for _, _, engines, _ in quick} == {("grid", "pool", "futures")}
+    full = asked("--engines", "grid,dask", "--workloads", "tiny", "--runs", "7")
+    assert full == [("tiny", size, ("grid", "dask"), 7) for size in (100_000, 1_000_000)]
+    assert [size for _, size, *_ in asked("--big")] == [2_000]
+    assert asked("--workloads", "sort", "--size", "3")[0][:2] == ("sort", 3)
+    with pytest.raises(SystemExit, match="--workloads NAME"):
+        asked("--size", "3")
+
+
 # ------------------------------------------------------------------------------ one run
 
 
@@ -223,6 +240,17 @@ def test_a_table_has_medians_ranges_and_ratios() -> None:
     assert "- dask: cannot be installed" in lines
     assert "- † others used the machine during counted runs: pool 1" in lines
     assert text.endswith("`scripts/bench --quick`")
+
+
+def test_the_report_is_a_plain_document() -> None:
+    made = result(grid={"seconds": [1.0]}, dask={})
+    made.engines[1]["absent"] = (
+        "failed: no " + "word " * 40 + "in /home/me/x.log or https://a.b/c/d"
+    )
+    lines = report.document([made]).splitlines()
+    assert not [line for line in lines if len(line) > 100 and line[0] != "|"]
+    text = " ".join(" ".join(lines).split())
+    assert "word in ... or https://a.b/c/d" in text
 
 
 def test_what_is_kept_comes_back_in_the_order_of_the_workloads(tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from importlib import import_module
 
 from scripts.benchmark.engines.base import Engine
 
-NAMES = ("grid", "pool", "futures", "loky", "mpire", "dask", "ray", "spark", "alone")
+NAMES = ("grid", "pool", "futures", "loky", "mpire", "dask", "ray", "spark", "alone", "before")
 """In the order of the tables. Each is a module here, with a class ``Measured``."""
+
+ALL = NAMES[:-1]
+"""Each in its present state."""
 
 USUAL = ("grid", "pool", "futures")
 """What needs no installing of others."""

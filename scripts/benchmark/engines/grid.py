@@ -15,6 +15,8 @@ from scripts.benchmark.work import MapReduce, Pair, Table, TextFiles
 TOP = Path(__file__).parents[3]
 
 
+CHUNKS_PER_SLOT = 8
+
 STAY = """
 import sys
 from peers import Peer
@@ -35,8 +37,8 @@ def _dependencies() -> tuple[str, ...]:
 class Measured(Engine):
     requirements = (*_dependencies(), NUMPY)
     idiom = (
-        "One `Peer(slots=2)`: `submit(Job)` and `items()`; `executor().map` and `submit` for "
-        "plain functions."
+        "One `Peer(slots=2)`: `submit(Job)` and `items()`; `executor()` for plain functions, with "
+        "large chunks for its `map`."
     )
 
     def __init__(self, slots: int, folder: Path) -> None:
@@ -87,7 +89,8 @@ class Measured(Engine):
         return self._peer.submit(Job(datasource, work.mapfn, reducefn=work.reducefn)).items()
 
     def map(self, function: Callable[[Any], Any], items: Sequence[Any]) -> Sequence[Any]:
-        return list(self._plain().map(function, items))
+        size = max(1, len(items) // (self.slots * CHUNKS_PER_SLOT))
+        return list(self._plain().map(function, items, chunksize=size))
 
     def each(self, function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         submit = self._plain().submit

@@ -50,11 +50,16 @@ def section(kept: Kept, pictures: bool = True) -> str:
         [report.number(row[column]) if column in row else "-" for column in columns]
         for row in kept.part.rows
     ]
-    parts = [f"### By {kept.part.name}", kept.part.about, report.table(columns, rows)]
+    parts = [
+        f"### By {kept.part.name}",
+        report.wrapped(kept.part.about),
+        report.table(columns, rows),
+    ]
     if pictures and kept.part.name in PICTURES:
         title, _ = PICTURES[kept.part.name]
         parts.append(f"![{title}]({file_name(kept.part)})")
-    parts.append(f"{kept.machine['date']}, commit {kept.machine['commit']}: `{kept.command}`")
+    made = f"{kept.machine['date']}, commit {kept.machine['commit']}: `{kept.command}`"
+    parts.append(report.wrapped(made))
     return "\n\n".join(parts)
 
 

@@ -53,6 +53,9 @@ class Workload(ABC):
     """``full``, ``quick`` and ``least`` (for tests) are sizes, in ``unit``."""
 
     about: ClassVar[str]
+    more: ClassVar[tuple[int, ...]] = ()
+    """Further sizes that are measured when all is."""
+
     input: ClassVar[str] = ""
     """Names the input that ``prepare`` makes; workloads with the same one share it."""
 

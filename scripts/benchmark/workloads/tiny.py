@@ -29,6 +29,7 @@ class Measured(Workload):
     )
     unit = "items"
     full = 100_000
+    more = (1_000_000,)
     quick = 20_000
     least = 200
     figures = (
