@@ -68,7 +68,7 @@ class TestInitializer(GridMixin, init.InitializerMixin, unittest.TestCase):  # t
 
 class TestFailingInitializer(GridMixin, init.FailingInitializerMixin, unittest.TestCase):  # type: ignore[misc, name-defined]
     def _assert_logged(self, _text: str) -> Any:
-        return self.assertLogs("peers.executor", "CRITICAL")
+        return self.assertLogs("peers.call_queue", "CRITICAL")
 
 
 class TestShutdown(GridMixin, shutdown.ExecutorShutdownTest, unittest.TestCase):  # type: ignore[misc, name-defined]
