@@ -72,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _names(known: tuple[str, ...]) -> "argparse._ActionType":
+def _names(known: tuple[str, ...]) -> Callable[[str], tuple[str, ...]]:
     def read(text: str) -> tuple[str, ...]:
         names = tuple(text.split(","))
         for name in names:

@@ -37,5 +37,9 @@ def inputs(workload: Workload, size: int) -> Path:
     with scratch() as made:
         workload.prepare(made, size)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        made.rename(folder)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not folder.exists():  # else another command has made it meanwhile
+                raise
     return folder

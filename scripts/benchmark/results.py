@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmark import places, runs, workloads
-from scripts.benchmark.runs import Measured, Plan
+from scripts.benchmark.runs import EngineRuns, Plan
 
 FOLDER = places.BENCH / "results"
 
@@ -29,7 +29,7 @@ class Result:
     """Of each: name, version, absent, notes, disturbed, discarded, and figures by their keys."""
 
 
-def result_of(plan: Plan, command: str, measured: list[Measured]) -> Result:
+def result_of(plan: Plan, command: str, measured: list[EngineRuns]) -> Result:
     """Gather what is kept."""
     result = Result(plan.workload, plan.size, command, machine(), plan.slots, plan.counted)
     for one in measured:

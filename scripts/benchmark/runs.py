@@ -61,7 +61,7 @@ class Run:
 
 
 @dataclass
-class Measured:
+class EngineRuns:
     """All counted runs of one engine, or why there are none. ``disturbed`` counts the runs that
     were discarded because of others."""
 
@@ -73,11 +73,11 @@ class Measured:
     discarded: int = 0
 
 
-def measure(plan: Plan, tell: Callable[[str], None]) -> list[Measured]:
+def measure(plan: Plan, tell: Callable[[str], None]) -> list[EngineRuns]:
     """Carry out the plan; tell about each run as it ends."""
     answer = oracle(plan)
-    found = [Measured(name) for name in plan.engines]
-    able: list[tuple[Measured, Path]] = []
+    found = [EngineRuns(name) for name in plan.engines]
+    able: list[tuple[EngineRuns, Path]] = []
     for one in found:
         try:
             able.append((one, python_of(one.engine)))
@@ -99,7 +99,7 @@ def measure(plan: Plan, tell: Callable[[str], None]) -> list[Measured]:
     return found
 
 
-def _quiet(plan: Plan, one: Measured, python: Path, answer: str) -> Run:
+def _quiet(plan: Plan, one: EngineRuns, python: Path, answer: str) -> Run:
     """A run while nobody else used the machine, or the last of some tries."""
     run = Run(one.engine)
     for left in reversed(range(plan.tries)):
@@ -209,7 +209,7 @@ def oracle(plan: Plan) -> str:
     return run.digest
 
 
-def figures_of(measured: Measured) -> Iterator[tuple[str, list[float]]]:
+def figures_of(measured: EngineRuns) -> Iterator[tuple[str, list[float]]]:
     """Each figure with its values of all runs that were right."""
     if measured.memory_megabytes:
         yield MEMORY.key, [measured.memory_megabytes]
@@ -218,6 +218,6 @@ def figures_of(measured: Measured) -> Iterator[tuple[str, list[float]]]:
         yield key, [run.figures[key] for run in measured.runs if key in run.figures]
 
 
-def notes_of(measured: Measured) -> dict[str, Any]:
+def notes_of(measured: EngineRuns) -> dict[str, Any]:
     """Why a figure is missing."""
     return {key: note for run in measured.runs for key, note in run.notes.items()}

@@ -16,7 +16,7 @@ from scripts.benchmark import engines, memory, processes, report, runs, workload
 from scripts.benchmark.__main__ import parser, plans
 from scripts.benchmark.engines.alone import Measured as Alone
 from scripts.benchmark.engines.base import Engine
-from scripts.benchmark.results import Result, load, machine, save
+from scripts.benchmark.results import Result, load, machine, result_of, save
 from scripts.benchmark.scale import keep, pictures
 from scripts.benchmark.scale.parts import Part
 from scripts.benchmark.work import Digest, MapReduce, chunks, digest_of
@@ -168,6 +168,38 @@ def test_a_run_that_fails_says_why(bench: Path) -> None:
     late = runs.run_once(replace(plan, timeout_seconds=0.01), "alone", Path(sys.executable))
     assert late.wrong == "not done after 0 s"
     assert late.figures == {}
+
+
+def test_turns_answers_and_disturbed_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines take turns; a wrong answer has no figures; a disturbed run is done again."""
+    order: list[str] = []
+    loads = iter([0.0, 0.0, 0.0, 0.9, 0.1, 0.9, 0.9, 0.0, 0.0])
+
+    def run_once(_plan: runs.Plan, engine: str, _python: Path) -> runs.Run:
+        order.append(engine)
+        wrong = engine == "futures" and len(order) > 3
+        return runs.Run(
+            engine,
+            figures={"seconds": float(len(order))},
+            digest="other" if wrong else "right",
+            others_cores=next(loads),
+        )
+
+    monkeypatch.setattr(runs, "run_once", run_once)
+    monkeypatch.setattr(runs, "oracle", lambda _: "right")
+    monkeypatch.setattr(runs, "python_of", lambda _: Path(sys.executable))
+    plan = runs.Plan("group", 1, ("grid", "pool", "futures"), counted=1, tries=2)
+    grid, pool, futures = measured = runs.measure(plan, lambda _: None)
+    #                  to warm up                  again           again
+    assert order == ["grid", "pool", "futures", "grid", "grid", "pool", "pool", "futures"]
+    assert [run.figures for run in grid.runs] == [{"seconds": 5.0}]
+    assert (grid.discarded, pool.discarded, futures.discarded) == (1, 1, 0)
+    assert [run.disturbed for run in (*grid.runs, *pool.runs)] == [False, True]
+    assert futures.runs[0].figures == {}
+    kept = result_of(plan, "scripts/bench", measured).engines
+    assert [one["disturbed"] for one in kept] == [0, 1, 0]
+    assert kept[2]["absent"] == "wrong answer: other, should be right"
+    assert kept[0]["figures"]["seconds"] == [5.0]
 
 
 def test_memory_is_that_of_all_processes_below() -> None:
