@@ -23,7 +23,7 @@ def test_nobody_is_taken_for_dead_while_all_are_busy_and_interpreters_are_held(
     print(account)
     assert not complaints(account)
     assert account.jobs >= 2
-    assert account.busy_share > 0.4
+    assert account.busy_share > 0.3, "of finished jobs alone, and up to four are open"
     server, owner, plain = account.seen
     for hog in (server, owner):
         assert hog.holds > 0.7 * account.seconds / (HELD_SECONDS + BREATH_SECONDS)
