@@ -14,6 +14,7 @@ import asyncio
 import logging
 import operator
 import os
+import pickle
 import select
 import subprocess
 import sys
@@ -44,8 +45,6 @@ log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
 """A cluster of this host takes a second or two, on a machine with nothing else to do."""
-
-Picked = list[tasks.Piece]
 
 PACKAGES = ("cloudpickle", "dask", "distributed")
 
@@ -202,20 +201,21 @@ class DaskCluster:
 
     def _lost(self, error: BaseException) -> GridError:
         return TransactionFailed(
-            f"{self._where} was lost while the job ran ({type(error).__name__}: {error}), and what "
-            f"was computed with it: run the job again when the cluster is back"
+            f"{self._where} was lost while the job ran ({type(error).__name__}), and what was "
+            f"computed with it: run the job again when the cluster is back"
         )
 
 
-def pick(mapped: tuple[tasks.Told, dict[int, tasks.Piece]], first: int, stop: int) -> Picked:
-    """Return slices ``first..stop`` of a map's output: a task of its own, where the output is."""
+def pick(mapped: tuple[tasks.Told, dict[int, tasks.Piece]], first: int, stop: int) -> bytes:
+    """Return slices ``first..stop`` of a map's output, as one piece that Dask moves untouched: a
+    task of its own, which runs where the output is."""
     _, pieces = mapped
-    return [pieces[number] for number in range(first, stop) if number in pieces]
+    return pickle.dumps([pieces[number] for number in range(first, stop) if number in pieces])
 
 
-def reduce_picked(recipe: tasks.Recipe, picked: list[Picked]) -> list[bytes]:
+def reduce_picked(recipe: tasks.Recipe, picked: list[bytes]) -> list[bytes]:
     """Reduce what was picked from each map, in the order of the maps."""
-    return tasks.reduce_pieces(recipe, chain.from_iterable(picked))
+    return tasks.reduce_pieces(recipe, chain.from_iterable(map(pickle.loads, picked)))
 
 
 # ------------------------------------------------------------------ clients

@@ -24,7 +24,7 @@ from grid.errors import Misuse, NotPicklable
 from grid.functions import Functions
 from grid.mapreduce import Grouper, Pair, UserFault, finish, merge, reduce_partition
 from grid.messages import Failure
-from grid.pickling import Frozen, plain, show, thaw
+from grid.pickling import PROTOCOL, Frozen, plain, show, thaw
 from peers import worker_failures
 from peers.chunks import decode_groups, decode_pairs, encode_groups, encode_pairs
 from peers.files import Changed, Reference
@@ -39,8 +39,9 @@ RESULTS_MAX = 50_000
 LOADED_MAX = 4
 """Jobs whose functions a thread keeps."""
 
-Piece = list[tuple[int, list[bytes]]]
-"""One slice of a map's output: partitions, and the chunks of each."""
+Piece = bytes
+"""One slice of a map's output: pickled pairs of a partition and its chunks. Bytes, since engines
+take collections apart when they move them."""
 
 
 class Failed(Exception):
@@ -111,12 +112,8 @@ def map_share(share: Share, recipe: Recipe) -> tuple[Told, dict[int, Piece]]:
             return Told(strangers=strangers.indices), {}
         at.clear()
         _drain(grouper, share.partitions, chunks)
-        pieces: dict[int, Piece] = {}
-        sizes: dict[int, int] = {}
-        for partition in sorted(chunks):
-            number = partition * share.slices // share.partitions
-            pieces.setdefault(number, []).append((partition, chunks[partition]))
-            sizes[number] = sizes.get(number, 0) + sum(map(len, chunks[partition]))
+        pieces = _pieces(chunks, share)
+        sizes = {number: len(piece) for number, piece in pieces.items()}
         return Told(sizes, tuple(grouper.skipped)), pieces
 
 
@@ -126,7 +123,7 @@ def reduce_pieces(recipe: Recipe, pieces: Iterable[Piece | None]) -> list[bytes]
         functions = _functions(recipe)
         gathered: dict[int, list[bytes]] = {}
         for piece in pieces:
-            for partition, chunks in piece or ():
+            for partition, chunks in pickle.loads(piece) if piece else ():
                 gathered.setdefault(partition, []).extend(chunks)
         made: list[bytes] = []
         for partition in sorted(gathered):
@@ -212,6 +209,14 @@ def _unopened(error: Exception, key: str) -> Exception:
 def _drain(grouper: Grouper, partitions: int, chunks: dict[int, list[bytes]]) -> None:
     for partition, groups in grouper.drain(partitions):
         chunks.setdefault(partition, []).append(encode_groups(groups))
+
+
+def _pieces(chunks: dict[int, list[bytes]], share: Share) -> dict[int, Piece]:
+    slices: dict[int, list[tuple[int, list[bytes]]]] = {}
+    for partition in sorted(chunks):
+        number = partition * share.slices // share.partitions
+        slices.setdefault(number, []).append((partition, chunks.pop(partition)))
+    return {number: pickle.dumps(parts, PROTOCOL) for number, parts in slices.items()}
 
 
 def _encoded(pairs: Iterable[Pair]) -> Iterator[bytes]:

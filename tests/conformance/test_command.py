@@ -112,3 +112,23 @@ def test_ctrl_c_cancels_on_ray(
     assert code == 128 + signal.SIGINT, err
     assert "grid submit: cancelled" in err
     until("its processor is free again", lambda: ray.available_resources().get("CPU") == 2)
+
+
+def test_the_example_counts_the_same_everywhere(dask_on: str, tmp_path: Path) -> None:
+    """As its readers run it, over a small library."""
+    (tmp_path / "lib" / "package").mkdir(parents=True)
+    (tmp_path / "lib" / "package" / "one.py").write_text("import this as that\nthat = this\n")
+    script = "import sys, sysconfig, runpy; lib, path = sys.argv[1:3]; del sys.argv[1:3]; "
+    script += "sysconfig.get_path = lambda _: lib; runpy.run_path(path, run_name='__main__')"
+    example = str(TOP / "examples" / "anywhere.py")
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "lib"), example, "local", dask_on],
+        env=os.environ | {"PYTHONPATH": str(TOP)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(": ")[0] for line in lines] == ["local", dask_on]
+    assert all(line.endswith("7 words, 5 different: same") for line in lines)
