@@ -41,6 +41,9 @@ _VARIABLES: dict[str, type] = {
     "heartbeat_seconds": float,
     "join_timeout": float,
     "quorum": int,
+    "copies": int,
+    "keep_seconds": float,
+    "replace_seconds": float,
 }
 """What ``GRID_<NAME>`` may set. ``GRID_PASSWORD`` is read where keys are, and nowhere else."""
 
