@@ -29,7 +29,7 @@ from peers import Peer, PeerStatus
 
 TOP = Path(__file__).parents[2]
 PORT_SPAN = 3
-WAIT_SECONDS = 30.0
+WAIT_SECONDS = 60.0
 MARK = "PEERGRID_TEST_SITE"
 
 T = TypeVar("T")

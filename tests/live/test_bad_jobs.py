@@ -42,7 +42,7 @@ def peer(site: Site) -> Peer:
 
 def is_well(peer: Peer) -> bool:
     """Whether a job still comes out right, and nothing of the others is left."""
-    assert peer.submit(slow_job(8)).result(10) == answer(8)
+    assert peer.submit(slow_job(8)).result(60) == answer(8)
     status = until("all is told", lambda: _settled(peer))
     return status.term == 1 and len(status.members) == 2
 
@@ -208,7 +208,7 @@ def test_what_can_be_seen_before_is_refused_at_once(site: Site) -> None:
     for setting, value in WRONG_SETTINGS.items():
         with pytest.raises(Misuse, match=setting):
             Peer(**{setting: value})
-    assert peer.submit(slow_job(4)).result(10) == answer(4)
+    assert peer.submit(slow_job(4)).result(60) == answer(4)
     assert peer.status().transactions == ()
 
 
@@ -219,7 +219,7 @@ def test_an_empty_datasource_has_an_empty_result(site: Site) -> None:
     for nothing in empty:
         job = Job(nothing, same, reducefn=total, finishfn=dict, resultfn=called.append)
         txn = peer.submit(job)
-        assert txn.result(10) == {}
+        assert txn.result(60) == {}
     until("resultfn", lambda: len(called) == 4)
     assert called == [{}] * 4
 
@@ -320,7 +320,7 @@ def test_what_fails_says_what_where_and_what_to_do(peer: Peer) -> None:
     open_ = {name: peer.submit(bad.job, **bad.options) for name, bad in FAILING.items()}
     for name, bad in FAILING.items():
         with pytest.raises(TaskError, match=f"(?s){bad.text}") as caught:
-            open_[name].result(20)
+            open_[name].result(60)
         error = caught.value
         assert error.function == bad.function, name
         assert error.key.startswith(bad.key), name
@@ -331,7 +331,7 @@ def test_what_fails_says_what_where_and_what_to_do(peer: Peer) -> None:
         assert len(str(error)) < 50_000, name
         if bad.cause is not None:
             assert isinstance(error.__cause__, bad.cause), name
-    assert good.result(20) == answer(60)
+    assert good.result(60) == answer(60)
     assert is_well(peer)
 
 
@@ -339,10 +339,10 @@ def test_code_that_cannot_be_opened_is_told_as_that(peer: Peer) -> None:
     """Its closure pickles, and raises where it is opened."""
     odd = OddError(1, 2)
     with pytest.raises(ModuleMissing, match=r"does not load here.*OddError\.__init__"):
-        peer.submit(Job([1], lambda k, v: [(k, odd)])).result(10)
+        peer.submit(Job([1], lambda k, v: [(k, odd)])).result(60)
     leaving = LeavingError("bye")
     with pytest.raises(TaskError, match="SystemExit: 7"):
-        peer.submit(Job([1], lambda k, v: [(k, leaving)])).result(10)
+        peer.submit(Job([1], lambda k, v: [(k, leaving)])).result(60)
     assert is_well(peer)
 
 
@@ -351,7 +351,7 @@ def test_an_exception_that_does_not_pickle_is_told_as_text(peer: Peer) -> None:
         raise LockedError("cannot travel")
 
     with pytest.raises(TaskError, match="cannot travel") as caught:
-        peer.submit(Job([1], fails)).result(10)
+        peer.submit(Job([1], fails)).result(60)
     assert caught.value.__cause__ is None
     assert "raise LockedError" in caught.value.traceback
     assert is_well(peer)
@@ -376,7 +376,7 @@ def test_what_does_not_pickle_is_named(peer: Peer) -> None:
     open_ = {name: peer.submit(job) for name, (job, _) in UNPICKLABLE.items()}
     for name, (_, text) in UNPICKLABLE.items():
         with pytest.raises(NotPicklable, match=f"(?s){text}") as caught:
-            open_[name].result(10)
+            open_[name].result(60)
         assert "plain data" in str(caught.value), name
     assert is_well(peer)
 
@@ -385,7 +385,7 @@ def test_two_results_with_one_key_are_told_with_what_to_do(peer: Peer) -> None:
     txn = peer.submit(Job([1, 2], same, reducefn=lambda groups: [("same", 1) for _ in groups]))
     for _ in range(2):
         with pytest.raises(BadJob, match=r"'same'.*yield each key once"):
-            txn.result(10)
+            txn.result(60)
     assert is_well(peer)
 
 
@@ -396,10 +396,10 @@ def test_a_resultfn_that_exits_stops_no_other(site: Site, caplog: pytest.LogCapt
         raise SystemExit(3)
 
     first = peer.submit(Job([1], same, resultfn=leaves))
-    assert first.result(10) == {0: [1]}
+    assert first.result(60) == {0: [1]}
     until("the log", lambda: "a callback raised" in caplog.text)
     called: list[Any] = []
-    peer.submit(Job([1], same, resultfn=called.append)).result(10)
+    peer.submit(Job([1], same, resultfn=called.append)).result(60)
     until("the next resultfn", lambda: called == [{0: [1]}])
     caplog.clear()  # what the user's own function raised is rightly an error in the log
 
@@ -432,7 +432,7 @@ def test_an_item_that_kills_its_worker_is_named(peer: Peer, how: str, text: str)
     job = Job(data, kills(how))
     txn = peer.submit(job, attempts_max=3)
     with pytest.raises(WorkerLost, match=text) as caught:
-        txn.result(20)
+        txn.result(60)
     error = caught.value
     assert (error.key, error.peer) == ("'item 5'", "worker")
     assert "3 workers died" in str(error)
@@ -441,7 +441,7 @@ def test_an_item_that_kills_its_worker_is_named(peer: Peer, how: str, text: str)
     names: dict[str, Any] = {"job": Job(data, same)}
     exec(line.replace("; list(", "; pairs = list("), names)  # the line is right as it stands
     assert names["pairs"] == [("item 5", 5)]
-    assert good.result(20) == answer(60)
+    assert good.result(60) == answer(60)
     assert is_well(peer)
 
 
@@ -459,7 +459,7 @@ def test_an_item_that_kills_now_and_then_is_done_in_the_end(peer: Peer, site: Si
     path = site.folder / "marks"
     path.touch()
     job = Job({f"k{n}": str(path) for n in range(12)}, dies_alone)
-    assert peer.submit(job).result(20) == {f"k{n}": [1] for n in range(12)}
+    assert peer.submit(job).result(60) == {f"k{n}": [1] for n in range(12)}
     assert path.read_text().splitlines().count("k7") == 3
 
 
@@ -480,7 +480,7 @@ def test_prints_and_logs_without_encoding_arrive(
         logging.getLogger("user").warning("another: \udcfe")
         return [(key, value)]
 
-    assert peer.submit(Job([1], speaks)).result(10) == {0: [1]}
+    assert peer.submit(Job([1], speaks)).result(60) == {0: [1]}
     said: list[str] = []
 
     def both() -> bool:
@@ -490,4 +490,4 @@ def test_prints_and_logs_without_encoding_arrive(
         return "a name: \\udcff" in text and "another: \\udcfe" in text
 
     until("both are shown", both)
-    assert peer.submit(Job([1, 2], pairs_of, reducefn=total)).result(10)
+    assert peer.submit(Job([1, 2], pairs_of, reducefn=total)).result(60)

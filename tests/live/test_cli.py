@@ -65,7 +65,7 @@ def grid(site: Site, *arguments: str, name: str = "", **environment: str) -> Pro
 
 def ends(process: Process, code: int = 0) -> str:
     """Wait until a command has ended with this status; return what it printed."""
-    got = process.process.wait(30)
+    got = process.process.wait(60)
     assert got == code, f"{process.name}: {got}\n{process.out}\n{process.err}"
     assert "Traceback" not in process.err or "mapfn" in process.err
     return process.out
@@ -83,7 +83,7 @@ def end_peers(site: Site) -> None:
         if process.process.poll() is None:
             process.process.send_signal(signal.SIGTERM)
     for process in site.processes:
-        process.process.wait(30)
+        process.process.wait(60)
 
 
 @pytest.fixture

@@ -84,19 +84,19 @@ def test_the_submitter_leaves_and_another_peer_has_the_result(site: Site) -> Non
     submitter.close()
     other = visitor(site, "other")
     with pytest.raises(NoResult, match="not finished yet"):
-        other.fetch(txn.id).result(10)
+        other.fetch(txn.id).result(60)
     gate.touch()
-    assert other.fetch(txn.id, wait=True).result(30) == answer()
+    assert other.fetch(txn.id, wait=True).result(60) == answer()
     assert transaction(other, txn.id) == "retained"
-    assert other.fetch(txn.id).result(10) == answer(), "as often as one likes"
+    assert other.fetch(txn.id).result(60) == answer(), "as often as one likes"
     with pytest.raises(NoResult, match="no finished result"):
-        other.fetch("0" * 32, wait=True).result(10)
+        other.fetch("0" * 32, wait=True).result(60)
 
 
 def test_its_submitter_may_also_stay(site: Site) -> None:
     peer = site.here("one", slots=1)
     txn = peer.submit(slow_job(50), detached=True)
-    assert txn.result(20) == answer(50)
+    assert txn.result(60) == answer(50)
     assert txn.progress.maps_done == 50
 
 
@@ -113,7 +113,7 @@ def test_every_process_is_killed_and_one_goes_on_with_what_was_finished(
     marks.gate.touch()
     site.start("c", slots=2)
     other = visitor(site, "other")
-    assert other.fetch(txn.id, wait=True).result(30) == marks.answer
+    assert other.fetch(txn.id, wait=True).result(60) == marks.answer
     assert marks.repeated() == []
 
 
@@ -127,7 +127,7 @@ def test_the_last_peer_leaves_well_and_the_next_goes_on(site: Site, tmp_path: Pa
     until("it has given up", lambda: visitor_too_early.process.poll())
     marks.gate.touch()
     second = site.here("second", slots=1)
-    assert second.fetch(txn.id, wait=True).result(30) == marks.answer
+    assert second.fetch(txn.id, wait=True).result(60) == marks.answer
     assert marks.repeated() == []
 
 
@@ -143,7 +143,7 @@ def test_keepers_are_killed_and_others_deliver(site: Site, tmp_path: Path) -> No
     assert len(keepers) == 3
     kill(*keepers)
     marks.gate.touch()
-    assert txn.result(30) == marks.answer
+    assert txn.result(60) == marks.answer
     assert marks.repeated() == []
 
 
@@ -151,12 +151,12 @@ def test_a_result_is_there_after_everyone_was_killed(site: Site) -> None:
     keepers = [site.start(name) for name in "ab"]
     peer = visitor(site, "submitter")
     txn = peer.submit(slow_job(20), detached=True)
-    assert txn.result(20) == answer(20)
+    assert txn.result(60) == answer(20)
     peer.close()
     kill(*keepers)
     site.start("c")
     other = visitor(site, "other")
-    assert other.fetch(txn.id, wait=True).result(20) == answer(20)
+    assert other.fetch(txn.id, wait=True).result(60) == answer(20)
     (shown,) = other.status().transactions
     assert (shown.state, shown.detached) == ("retained", True)
     assert 0 < shown.began < shown.ended
@@ -167,17 +167,17 @@ def test_a_failure_is_kept_too(site: Site) -> None:
     peer = visitor(site, "submitter")
     txn = peer.submit(Job(list(range(8)), refuses), detached=True)
     with pytest.raises(TaskError, match="three is too many"):
-        txn.result(20)
+        txn.result(60)
     poison = peer.submit(Job(list(range(8)), dies), detached=True, attempts_max=1)
     peer.close()
     kill(keeper)
     site.start("b")
     other = visitor(site, "other")
     with pytest.raises(TaskError, match="three is too many"):
-        other.fetch(txn.id, wait=True).result(20)
+        other.fetch(txn.id, wait=True).result(60)
     assert transaction(other, txn.id) == "failed"
     with pytest.raises(WorkerLost, match="item 3"):  # no keeper opens the keys
-        other.fetch(poison.id, wait=True).result(20)
+        other.fetch(poison.id, wait=True).result(60)
 
 
 def test_a_cancelled_one_is_not_revived(site: Site, tmp_path: Path) -> None:
@@ -187,11 +187,11 @@ def test_a_cancelled_one_is_not_revived(site: Site, tmp_path: Path) -> None:
     until("it runs", lambda: transaction(peer, txn.id) == "running")
     visitor(site, "other").end(txn.id)
     with pytest.raises(TransactionCancelled):
-        txn.result(20)
+        txn.result(60)
     kill(*keepers)
     site.start("c")
     with pytest.raises(TransactionCancelled):
-        peer.fetch(txn.id, wait=True).result(20)
+        peer.fetch(txn.id, wait=True).result(60)
     assert transaction(peer, txn.id) == "failed"
 
 
@@ -214,11 +214,11 @@ def test_hosts_that_share_nothing_keep_a_copy_each(site: Site, tmp_path: Path) -
     until("it is under way", lambda: mapped(peer, txn.id) > 20)
     kill(hosts[0], hosts[1])
     gate.touch()
-    assert txn.result(30) == answer()
+    assert txn.result(60) == answer()
     kill(hosts[2])
     spool, journal = places["c"]
     site.start("again", spool=spool, journal=journal)
-    assert peer.fetch(txn.id, wait=True).result(20) == answer()
+    assert peer.fetch(txn.id, wait=True).result(60) == answer()
 
 
 def owners(peer: Peer, record: str) -> set[str]:
@@ -246,12 +246,12 @@ def test_a_keeper_that_stays_away_is_replaced(site: Site, tmp_path: Path) -> Non
     kill(hosts[second])
     until("it goes on with the copy alone", lambda: owners(peer, txn.id) == {third})
     gate.touch()
-    assert txn.result(30) == answer(PHASE)
+    assert txn.result(60) == answer(PHASE)
     site.start("d", **place(tmp_path, "d"))
     until("its result is there too", lambda: owners(peer, txn.id) == {third, "d"})
     kill(hosts[third])
     until("it is kept there alone", lambda: owners(peer, txn.id) == {"d"})
-    assert peer.fetch(txn.id, wait=True).result(20) == answer(PHASE)
+    assert peer.fetch(txn.id, wait=True).result(60) == answer(PHASE)
 
 
 def test_what_cannot_be_kept_does_not_run(site: Site, tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ def test_what_cannot_be_kept_does_not_run(site: Site, tmp_path: Path) -> None:
     with pytest.raises(NotKept, match="GRID_JOURNAL"):
         peer.submit(slow_job(10), detached=True)
     assert peer.status().transactions == ()
-    assert peer.submit(slow_job(10)).result(10) == answer(10), "others are not harmed"
+    assert peer.submit(slow_job(10)).result(60) == answer(10), "others are not harmed"
 
 
 def test_a_datasource_that_raises_leaves_nothing_behind(site: Site) -> None:
@@ -292,7 +292,7 @@ def test_a_damaged_journal_is_told_and_keeps_nobody_from_joining(
     second = site.here("second", slots=1, journal=str(journals))
     until("it is told", lambda: f"{database}: file is not a database" in caplog.text)
     assert "move it away" in caplog.text
-    assert second.submit(slow_job(10)).result(10) == answer(10)
+    assert second.submit(slow_job(10)).result(60) == answer(10)
 
 
 def test_the_command_detaches_waits_shows_and_cancels(site: Site) -> None:

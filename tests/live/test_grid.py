@@ -69,7 +69,7 @@ def test_every_kind_of_job_gives_what_it_gives_sequentially(site: Site) -> None:
     peer = site.here(slots=2)
     open_ = {name: (job, peer.submit(job)) for name, job in JOBS.items()}
     for name, (job, txn) in open_.items():
-        assert list(txn.result(20).items()) == list(job.run().items()), name
+        assert list(txn.result(60).items()) == list(job.run().items()), name
         assert list(txn.items()) == list(job.run().items()), name
         assert txn.progress.executed_again == 0
 
@@ -84,8 +84,8 @@ def test_every_attempt_sees_fresh_values_in_threads_too(site: Site) -> None:
     peer = site.here(slots=2, workers="thread")
     job = Job(data, mutate, reducefn=lambda k, vs: [v.append(9) or v for v in vs])
     expected = {0: [[n, 1, 9] for n in range(8)]}
-    assert peer.submit(job).result(20) == expected
-    assert peer.submit(job).result(20) == expected
+    assert peer.submit(job).result(60) == expected
+    assert peer.submit(job).result(60) == expected
     assert data == [[n] for n in range(8)]
     assert peer.run_everywhere(os.getpid) == {"here": os.getpid()}
 
@@ -98,12 +98,12 @@ def test_files_and_lines_are_read_by_workers(site: Site) -> None:
     words = Words()
     peer = site.here(slots=2)
     files = Job(Files(str(folder / "*.txt")), words, reducefn=total)
-    assert peer.submit(files).result(20) == {"ein": 21, "Haus": 21, "é": 21}
+    assert peer.submit(files).result(60) == {"ein": 21, "Haus": 21, "é": 21}
     lines = Job(Lines(str(folder / "*.txt"), bytes_per_item=30), words, reducefn=total)
-    assert peer.submit(lines).result(20) == {"ein": 21, "Haus": 21, "é": 21}
+    assert peer.submit(lines).result(60) == {"ein": 21, "Haus": 21, "é": 21}
     paths = Job(Files(str(folder / "*.txt"), mode="path"), lambda k, path: [(path, os.getpid())])
     assert os.getpid() not in {
-        pid for pids in peer.submit(paths).result(20).values() for pid in pids
+        pid for pids in peer.submit(paths).result(60).values() for pid in pids
     }
 
 
@@ -128,7 +128,7 @@ def test_a_file_that_changed_since_it_was_listed_is_an_error_that_says_so(site: 
     path.write_text("one two three")
     gate.touch()
     with pytest.raises(TaskError, match=r"a\.txt"):
-        txn.result(20)
+        txn.result(60)
 
 
 def test_run_everywhere_and_status(site: Site) -> None:
@@ -161,12 +161,12 @@ def test_a_short_job_is_not_kept_waiting_by_a_long_one(site: Site) -> None:
     long = peer.submit(slow_job(600))
     until("the long one runs", lambda: long.progress.maps_done > 20)
     short = peer.submit(slow_job(20))
-    assert short.result(20) == answer(20)
+    assert short.result(60) == answer(20)
     assert not long.done()
     urgent = peer.submit(slow_job(20), priority=1)
     done, _ = concurrent.futures.wait([long, urgent], 20, concurrent.futures.FIRST_COMPLETED)
     assert done == {urgent}
-    assert long.result(20) == answer(600)
+    assert long.result(60) == answer(600)
 
 
 def test_transactions_are_futures(site: Site) -> None:
@@ -207,7 +207,7 @@ def test_an_await_that_is_given_up_harms_nothing(site: Site) -> None:
 
     asyncio.run(impatient())
     assert not txn.done()
-    assert txn.result(20) == answer(60)
+    assert txn.result(60) == answer(60)
 
 
 async def _awaited(txn: Transaction) -> dict[Any, Any]:
@@ -224,12 +224,12 @@ def test_resultfn_is_called_once_on_a_thread_of_its_own(
         calls.append((txn, results, threading.current_thread().name))
 
     txn = peer.submit(Job(NUMBERS, pairs_of, reducefn=total, resultfn=note))
-    assert txn.result(20) == answer(60)
+    assert txn.result(60) == answer(60)
     until("resultfn", lambda: calls)
     failing = peer.submit(Job([1], pairs_of, resultfn=lambda results: 1 / 0))
-    assert failing.result(20)
+    assert failing.result(60)
     until("the log", lambda: "a callback raised" in caplog.text)
-    assert peer.submit(slow_job(4)).result(20) == answer(4)
+    assert peer.submit(slow_job(4)).result(60) == answer(4)
     assert len(calls) == 1
     assert calls[0][0] is txn
     assert calls[0][2].startswith("grid-callbacks")
@@ -245,11 +245,11 @@ def test_what_cannot_travel_is_refused_at_once_and_says_what(site: Site) -> None
         peer.submit(Job(_Twice(), pairs_of))
     value = peer.submit(Job([lock], pairs_of))
     with pytest.raises(Exception, match="lock"):
-        value.result(20)
+        value.result(60)
     result = peer.submit(Job([1], lambda k, v: [(k, threading.Lock())]))
     with pytest.raises(Exception, match="lock"):
-        result.result(20)
-    assert peer.submit(slow_job(4)).result(20) == answer(4)
+        result.result(60)
+    assert peer.submit(slow_job(4)).result(60) == answer(4)
 
 
 class _Twice:
@@ -266,7 +266,7 @@ def test_two_results_with_one_key_are_an_error_that_names_it(site: Site) -> None
     with pytest.raises(Exception, match="'same'"):
         job.run()
     with pytest.raises(Exception, match="'same'"):
-        peer.submit(job).result(20)
+        peer.submit(job).result(60)
 
 
 def test_nothing_starts_before_first_use(site: Site, tmp_path: Path) -> None:
@@ -275,4 +275,4 @@ def test_nothing_starts_before_first_use(site: Site, tmp_path: Path) -> None:
     site.peers.append(peer)
     assert threading.active_count() == threads
     assert not site.spool.exists()
-    assert peer.submit(slow_job(4)).result(20) == answer(4)
+    assert peer.submit(slow_job(4)).result(60) == answer(4)

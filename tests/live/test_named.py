@@ -23,7 +23,7 @@ def total(key, values):
 with Peer(name=sys.argv[1], slots=2) as peer:
     print("joined", flush=True)
     txn = peer.submit(Job(list(range(200)), slowly, reducefn=total), name="count")
-    result = txn.result(40)
+    result = txn.result(60)
     print("result", sorted(result.items()), flush=True)
     print("again", txn.progress.executed_again, flush=True)
     sys.stdin.read()
@@ -40,7 +40,7 @@ with Peer(name=sys.argv[1], slots=1) as peer:
     print("joined", flush=True)
     job = held_job("reducing", Path(sys.argv[2]), lambda _, results: delivered.append(results))
     txn = peer.submit(job, name="held")
-    print("right", txn.result(40) == held_answer(), flush=True)
+    print("right", txn.result(60) == held_answer(), flush=True)
     print("again", txn.progress.executed_again, flush=True)
     sys.stdin.read()
 print("delivered", len(delivered))
@@ -73,7 +73,7 @@ def test_a_late_copy_gets_the_finished_result_at_once(site: Site) -> None:
     job = Job(list(range(200)), slowly, reducefn=total)
     conflicting = peer.submit(job, name="count")
     with pytest.raises(NameConflict, match="mapfn, reducefn"):
-        conflicting.result(10)
+        conflicting.result(60)
     site.named("a").leave()
     site.named("a").ended()
     (third,) = copies(site, "c")
@@ -140,14 +140,14 @@ def test_another_job_of_that_name_is_refused_and_told_what_differs(site: Site) -
     until("it is accepted", lambda: peer.status().transactions)
     wrong_code = other.submit(Job(list(range(50)), pairs_of, reducefn=total), name="job")
     with pytest.raises(NameConflict, match=r"'job'.*mapfn"):
-        wrong_code.result(10)
+        wrong_code.result(60)
     wrong_keys = other.submit(slow_job(51), name="job")
     with pytest.raises(NameConflict, match=r"'job'.*keys"):
-        wrong_keys.result(10)
+        wrong_keys.result(60)
     same = other.submit(slow_job(50), name="job")
-    assert same.result(20) == first.result(20) == answer(50)
-    assert other.submit(slow_job(50), name="job").result(5) == answer(50)
-    assert other.submit(slow_job(50), name="job", fresh=True).result(20) == answer(50)
+    assert same.result(60) == first.result(20) == answer(50)
+    assert other.submit(slow_job(50), name="job").result(60) == answer(50)
+    assert other.submit(slow_job(50), name="job", fresh=True).result(60) == answer(50)
 
 
 def test_cancel_withdraws_one_owner_and_all_ends_the_job(site: Site) -> None:
@@ -156,7 +156,7 @@ def test_cancel_withdraws_one_owner_and_all_ends_the_job(site: Site) -> None:
     first, second = (p.submit(slow_job(100), name="job") for p in (peer, other))
     until("two owners", lambda: [len(t.owners) for t in peer.status().transactions] == [2])
     first.cancel()
-    assert second.result(20) == answer(100)
+    assert second.result(60) == answer(100)
     third, fourth = (p.submit(slow_job(500), name="next") for p in (peer, other))
 
     def owned() -> bool:
@@ -165,4 +165,4 @@ def test_cancel_withdraws_one_owner_and_all_ends_the_job(site: Site) -> None:
     until("two owners", owned)
     third.cancel(all=True)
     with pytest.raises(Exception, match="another owner"):
-        fourth.result(10)
+        fourth.result(60)

@@ -45,7 +45,7 @@ class Trial:
 
     def ends_well(self, txn: Transaction) -> None:
         """Once, right, and with no finished task executed again."""
-        assert txn.result(30) == held_answer()
+        assert txn.result(60) == held_answer()
         until("delivered", lambda: self.delivered)
         status = self.owner.status()
         assert status.term == 2

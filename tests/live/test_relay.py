@@ -194,7 +194,7 @@ def test_a_holder_that_cannot_be_dialled_still_serves_its_data(
     until("the holder is a member", lambda: len(asker.status().members) > 1)
     job = Job(dict.fromkeys(range(20), "x" * 5000), mapfn=_spread, reducefn=_total)
     with caplog.at_level(logging.WARNING):
-        assert asker.submit(job).result(30) == job.run()
+        assert asker.submit(job).result(60) == job.run()
     told = [r.getMessage() for r in caplog.records if "goes through the server" in r.getMessage()]
     assert len(told) == 1
     assert "the data of holder goes through the server, which is slower: its data port " in told[0]

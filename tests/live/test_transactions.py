@@ -39,10 +39,10 @@ def test_cancel_ends_an_endless_loop_and_frees_its_slot(site: Site, workers: str
     assert txn.cancelled()
     assert txn.done()
     with pytest.raises(TransactionCancelled):
-        txn.result(5)
+        txn.result(60)
     with pytest.raises(TransactionCancelled):
         txn.exception(5)
-    assert peer.submit(slow_job(4)).result(10) == answer(4)
+    assert peer.submit(slow_job(4)).result(60) == answer(4)
     until("nothing is left", lambda: idle(peer))
 
 
@@ -56,7 +56,7 @@ def test_cancel_of_a_job_that_other_peers_run(site: Site) -> None:
         txn.result(0.1)
     txn.cancel()
     until("nothing is left", lambda: idle(peer))
-    assert peer.submit(slow_job(4)).result(10) == answer(4)
+    assert peer.submit(slow_job(4)).result(60) == answer(4)
 
 
 def test_a_deadline_ends_a_job(site: Site) -> None:
@@ -64,11 +64,11 @@ def test_a_deadline_ends_a_job(site: Site) -> None:
     began = time.monotonic()
     txn = peer.submit(Job([1], forever), deadline_seconds=0.5)
     with pytest.raises(DeadlineExceeded):
-        txn.result(10)
+        txn.result(60)
     assert 0.4 < time.monotonic() - began < 5
     assert isinstance(txn.exception(), TimeoutError)
     until("nothing is left", lambda: idle(peer))
-    assert peer.submit(slow_job(4), deadline_seconds=20).result(10) == answer(4)
+    assert peer.submit(slow_job(4), deadline_seconds=20).result(60) == answer(4)
 
 
 def fails_at_three(key: int, value: int) -> Iterator[tuple[str, int]]:
@@ -82,7 +82,7 @@ def test_what_user_code_raises_comes_with_all_that_is_known(site: Site) -> None:
     peer = site.here("two")
     txn = peer.submit(Job(list(range(6)), fails_at_three, reducefn=total))
     with pytest.raises(TaskError) as caught:
-        txn.result(10)
+        txn.result(60)
     error = caught.value
     assert isinstance(error.__cause__, LookupError)
     assert str(error.__cause__) == "no 3 here"
@@ -108,7 +108,7 @@ def fails_oddly(key: int, value: int) -> Iterator[tuple[int, int]]:
 def test_an_exception_that_does_not_pickle_is_told_as_text(site: Site) -> None:
     peer = site.here(slots=1)
     with pytest.raises(TaskError, match="OddError") as caught:
-        peer.submit(Job([1], fails_oddly)).result(10)
+        peer.submit(Job([1], fails_oddly)).result(60)
     assert "fails_oddly" in caught.value.traceback
 
 
@@ -127,17 +127,17 @@ def test_retries_count_exceptions(site: Site) -> None:
     folder.mkdir()
     job = Job([str(folder)] * 3, fails_at_first)
     with pytest.raises(TaskError, match="try again"):
-        peer.submit(job).result(10)
+        peer.submit(job).result(60)
     for path in folder.iterdir():
         path.unlink()
-    assert peer.submit(job, retries=2).result(10) == {0: [2], 1: [2], 2: [2]}
+    assert peer.submit(job, retries=2).result(60) == {0: [2], 1: [2], 2: [2]}
 
 
 def test_failing_items_are_skipped_as_a_whole_when_asked(site: Site) -> None:
     peer = site.here(slots=2)
     job = Job({f"k{n}": n % 5 for n in range(20)}, fails_at_three, reducefn=total)
     txn = peer.submit(job, on_error="skip")
-    assert txn.result(10) == {"first": 4 * (0 + 1 + 2 + 4)} == job.run(on_error="skip")
+    assert txn.result(60) == {"first": 4 * (0 + 1 + 2 + 4)} == job.run(on_error="skip")
     assert txn.skipped == ["k3", "k8", "k13", "k18"]
 
 
@@ -152,9 +152,9 @@ def test_a_poison_item_is_named_and_harms_no_other_job(site: Site) -> None:
     good = peer.submit(slow_job(100))
     poison = peer.submit(Job(list(range(10)), dies_at_five))
     with pytest.raises(WorkerLost, match="SIGKILL") as caught:
-        poison.result(20)
+        poison.result(60)
     assert caught.value.key == "5"
-    assert good.result(20) == answer(100)
+    assert good.result(60) == answer(100)
 
 
 def test_a_datasource_that_raises_fails_the_transaction(site: Site) -> None:
@@ -169,7 +169,7 @@ def test_a_datasource_that_raises_fails_the_transaction(site: Site) -> None:
 
     peer = site.here(slots=1)
     with pytest.raises(TaskError, match="not for you"):
-        peer.submit(Job(Broken(), pairs_of)).result(10)
+        peer.submit(Job(Broken(), pairs_of)).result(60)
 
     class Unlistable(Broken):
         def __iter__(self) -> Iterator[int]:
@@ -219,7 +219,7 @@ def test_results_stay_readable_after_close(site: Site) -> None:
     with site.here(slots=1) as peer:
         txn = peer.submit(slow_job(10))
         opened = peer.submit(slow_job(10))
-        opened.result(10)
+        opened.result(60)
         until("it is done", txn.done)
     assert opened.result() == answer(10)
     assert txn.result() == answer(10)
@@ -232,7 +232,7 @@ def test_nothing_of_a_record_is_left_once_it_is_acknowledged(site: Site) -> None
     peer = site.here("three", slots=1)
     for _ in range(3):
         txn = peer.submit(slow_job(30))
-        assert txn.result(10) == answer(30)
+        assert txn.result(60) == answer(30)
         del txn
 
     def segments() -> list[Path]:
