@@ -142,6 +142,10 @@ ADOPTERS = 4
 ADOPTED_TOLD_MAX = 100
 """Of how many dead neighbours a join tells: more than die between two servers."""
 
+LAST_LOOKS = 2
+"""So often a peer looks at its journal when it keeps nothing any more: what is over goes from disk,
+also where that is noticed a little later than in memory."""
+
 CLAIM_PERIODS = 10
 """Claims are asked for this often within the orphan time, so that one lost answer is no loss."""
 
@@ -182,6 +186,8 @@ class ClientCore:
         self._leave_by: float | None = None
         self._beat_at = 0.0
         self._looked_at = 0.0
+        self._look_seconds = 0.0
+        self._looks_left = 0
         self._claims_at = 0.0
         self._effects: list[ClientEffect] = []
 
@@ -641,10 +647,14 @@ class ClientCore:
     def _look_after_the_journal(self, now: float) -> None:
         """Who keeps detached transactions looks at the journal now and then."""
         kept = [*self.ownership.kept(), *self.holdings.kept()]
-        if not kept:
+        if kept:
+            self._looks_left = LAST_LOOKS
+            self._look_seconds = look_seconds(kept)
+        elif not self._looks_left:
             self._looked_at = now
-        elif now - self._looked_at >= look_seconds(kept):
+        if self._looks_left and now - self._looked_at >= self._look_seconds:
             self._looked_at = now
+            self._looks_left -= 1
             self._do([AdoptEstates()])
 
     def _beat(self, now: float) -> None:

@@ -75,7 +75,9 @@ class Copies:
         if not keepers or now - since < self._state.settings.replace_seconds:
             return
         asked = self._asked.get(record)
-        if asked is not None:
+        if asked is not None and any(asked.peer == member.ref.peer for member in keepers):
+            del self._asked[record]  # it has a copy: there may be more wanted
+        elif asked is not None:
             if now < asked.until and self._state.roster.named(asked.peer) is not None:
                 return
             self._pass_over(record)

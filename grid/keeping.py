@@ -8,17 +8,18 @@ a journal holds of one transaction is an *entry*::
                      └──a day, or withdrawn──> gone  └──nobody kept it alive──> gone
     and any of them, where it cannot be read, ──> aside
 
-Here is decided: who is asked to keep one (``choose``), who is given what and counts (``Handing``),
-what a part that arrives does to an entry (``arrival``, ``wanting``), what of a journal is over and
-what is to be taken over (``survey``), and what a peer says to its grid of what it has on disk
-(``Keeper``). Journals only perform that: ``peers/journal.py`` in SQLite, the simulator on disks of
-its own. That an end is on disk before anybody hears of it is decided in ``grid/ownership.py`` and
-``grid/submissions.py``; that a keeper which stays away is replaced, in ``grid/copies.py``.
+Here is decided: who is asked to keep one (``choose``), who is given what and counts
+(``hand_over``), what a part that arrives does to an entry (``arrival``, ``wanting``), what of a
+journal is over and what is to be taken over (``survey``), and what a peer says to its grid of what
+it has on disk (``Keeper``). Journals only perform that: ``peers/journal.py`` in SQLite, the
+simulator on disks of its own. That an end is on disk before anybody hears of it is decided in
+``grid/ownership.py`` and ``grid/submissions.py``; that a keeper which stays away is replaced, in
+``grid/copies.py``.
 
 Times here are of the clock on the wall of one host: nothing else outlives its processes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -244,34 +245,77 @@ def choose(me: PeerRef | None, others: Sequence[PeerRef], copies: int) -> list[P
     return [ref for _, ref in sorted(order, key=lambda ranked: ranked[0])[:copies]]
 
 
-class Handing:
-    """One transaction on its way to its keepers: the head, every item and ``whole`` go to one peer
-    of each host, as the peers of a host share a journal; then the others join theirs.
+Answer = Literal["failed", "done", "whole"]
+"""What a keeper says to a part: that it, or the way to it, failed; that it is on disk; that all of
+the entry is there already."""
 
-    Who fails at anything is left out, and counts no more. ``asked`` are those to whom the next part
-    goes, ``kept`` those who have said that they have all of it on disk.
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What to say to one keeper (``grid.messages.Keep``)."""
+
+    keeper: PeerRef
+    part: Literal["head", "items", "whole", "withdrawn"]
+    first: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """Who has said that all of it is on disk. ``uncertain``: others may have it too."""
+
+    kept: tuple[PeerRef, ...]
+    uncertain: bool
+
+
+def hand_over(
+    keepers: Sequence[PeerRef], counts: Iterator[int]
+) -> Generator[Part, Answer, HandedOver]:
+    """Say what is to be given to whom; be sent each answer. ``counts`` are the items of each chunk.
+
+    The head, every item and ``whole`` go to one peer of each host, as the peers of a host share a
+    journal; then the others join theirs. Who fails at anything is left out, and counts no more.
+    What ``counts`` raises is raised again, when those who have begun have heard of it.
     """
+    firsts: dict[str, PeerRef] = {}
+    for ref in keepers:
+        firsts.setdefault(ref.host, ref)
+    asked = yield from _to_all(list(firsts.values()), "head")
+    try:
+        first = 0
+        for count in counts if asked else ():
+            asked = yield from _to_all(asked, "items", first, count)
+            first += count
+    except GeneratorExit:
+        raise
+    except BaseException:
+        yield from _to_all(asked, "withdrawn")
+        raise
+    kept = yield from _to_all(asked, "whole")
+    uncertain = len(kept) < len(asked)  # the answer may have been lost, not the part
+    hosts = [ref.host for ref in kept]
+    for ref in keepers:
+        if ref.host in hosts and ref is not firsts[ref.host]:
+            kept += yield from _joining(ref)
+    return HandedOver(tuple(kept), uncertain)
 
-    def __init__(self, keepers: Sequence[PeerRef]) -> None:
-        firsts: dict[str, PeerRef] = {}
-        for ref in keepers:
-            firsts.setdefault(ref.host, ref)
-        self.asked = list(firsts.values())
-        self.kept: list[PeerRef] = []
-        self.uncertain = False
-        """Somebody may have all of it although that was not heard."""
-        self._rest = [ref for ref in keepers if ref not in self.asked]
 
-    def left_out(self, ref: PeerRef, *, last: bool = False) -> None:
-        """One has failed; at its ``last`` part it may have done what it was asked to."""
-        self.asked = [other for other in self.asked if other != ref]
-        self.uncertain |= last
+def _to_all(
+    asked: list[PeerRef],
+    part: Literal["head", "items", "whole", "withdrawn"],
+    first: int = 0,
+    count: int = 0,
+) -> Generator[Part, Answer, list[PeerRef]]:
+    """Say one thing to all of these; return who did not fail."""
+    left: list[PeerRef] = []
+    for ref in asked:
+        if (yield Part(ref, part, first, count)) != "failed":
+            left.append(ref)  # noqa: PERF401 - a comprehension cannot yield
+    return left
 
-    def has(self, ref: PeerRef) -> None:
-        """One has all of it on disk."""
-        self.kept.append(ref)
 
-    def joiners(self) -> list[PeerRef]:
-        """Those who share a journal with one that has it: they need not be given anything."""
-        hosts = [ref.host for ref in self.kept]
-        return [ref for ref in self._rest if ref.host in hosts]
+def _joining(ref: PeerRef) -> Generator[Part, Answer, list[PeerRef]]:
+    """Have one keep what is in the journal of its host already."""
+    if (yield Part(ref, "head")) != "whole":
+        return []
+    return [ref] if (yield Part(ref, "whole")) != "failed" else []

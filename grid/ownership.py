@@ -64,9 +64,9 @@ ADOPT_AGAIN_SECONDS = 0.2
 ASK_AGAIN_SECONDS = 0.5
 """Pause before one who asks for a result tries again what did not work."""
 
-ASKS_MAX = 3
+ASKS_MAX = 10
 """So often one who waits is told that there is nothing before its user is: who keeps it may have
-been started a moment ago, and be reading its journal."""
+been started a moment ago, and give others the time to come before it says what it keeps."""
 
 FETCHES_MAX = 5
 """So often a result that was asked for is fetched in vain before its user hears of it."""

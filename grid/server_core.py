@@ -324,7 +324,9 @@ class ServerCore:
         member.unclaimed_until = now + self.settings.orphan_run_seconds
 
     def _take_held(self, member: Member, held: Held, now: float) -> None:
-        if self.state.registry.ended(held.record):
+        end = held.remembered
+        on_disk = end is not None and end.meta.keeping is not None
+        if self.state.registry.ended(held.record) and not on_disk:
             self.state.send(member, Drop(held.record))
             return
         member.keep(held)

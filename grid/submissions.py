@@ -31,6 +31,7 @@ from grid.messages import (
     Retain,
     Submit,
 )
+from grid.ownership import KEEP_AGAIN_SECONDS
 from grid.registry import Owner, Transaction
 from grid.roster import Member
 from grid.server_state import ServerState
@@ -322,9 +323,11 @@ class Submissions:
                 self._conclude(txn, now)
 
     def _leave_ownerless(self, txn: Transaction, now: float) -> None:
-        """The last owner withdrew: that is the end, unless it is kept for whoever asks."""
+        """The last owner withdrew: that is the end, unless it is kept for whoever asks. Then it
+        had no room for the end, and comes again soon; meanwhile those who wait go on waiting."""
         if txn.detached:
-            txn.ownerless_until = now + self._state.settings.orphan_run_seconds
+            patience = max(2 * KEEP_AGAIN_SECONDS, self._state.settings.orphan_run_seconds)
+            txn.ownerless_until = now + patience
         else:
             self.end(txn)
 
@@ -380,6 +383,7 @@ class Submissions:
         anything."""
         assert txn.meta.keeping is not None
         txn.retained_until = now + txn.meta.keeping.seconds
+        txn.ownerless_until = None
         txn.keepers.update(dict.fromkeys(peer for peer, _ in txn.owners))
         keepers = txn.keepers
         txn.owners.clear()
@@ -481,12 +485,22 @@ class Submissions:
         keep it for their own long orphan time.
         """
         for txn in list(self._state.registry):
+            if self._was_kept_elsewhere(txn):
+                self._retain_kept(txn, now)
             if txn.retained_until is not None and now >= txn.retained_until:
                 self.end(txn)
             elif txn.ownerless_until is not None and now >= txn.ownerless_until:
                 self._halt(txn)
                 self._state.registry.forget(txn.meta.record)
                 self._turn_away(txn)
+
+    @staticmethod
+    def _was_kept_elsewhere(txn: Transaction) -> bool:
+        """Whether a member has its end on disk, and nobody is waited for who would put it there:
+        its owners are gone, or heard of its end without owning it again."""
+        if not txn.keepers or txn.owners or txn.retained_until is not None:
+            return False
+        return txn.state == "failed" or (txn.state == "finished" and txn.complete)
 
     def _turn_away(self, txn: Transaction) -> None:
         """Nobody is there who could go on with it: those who wait may ask again."""

@@ -1,14 +1,14 @@
 """Detached transactions at their submitter: every item read and pickled, given to the keepers.
 
-Whom to give what, and who counts, ``grid.keeping.Handing`` decides. Promises: ``hand_over`` returns
+Whom to give what, and who counts, ``grid.keeping.hand_over`` decides. Promises: a hand-over is done
 when at least one keeper has everything on disk; memory is bounded by a chunk and the largest item.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 from grid.errors import Misuse, NotKept
 from grid.job import Job
-from grid.keeping import Handing
+from grid.keeping import Answer, HandedOver, Part, hand_over
 from grid.messages import Keep, PeerRef, RecordMeta
 from grid.pickling import show
 from peers.bulk import Blob, NotHere, Unreachable
@@ -63,51 +63,46 @@ class HandOver:
         self._deadline = deadline
         self._head = head
         self._give = give
+        self._chunk = b""
         self.reasons: list[str] = []
 
     def run(self, keepers: Sequence[PeerRef], items: Iterator[list[Item]]) -> list[str]:
         """Return the names of those who have it. Raises ``NotKept`` when nobody has (``Unheard``
         if that is not certain), or what ``items`` raises."""
-        handing = Handing(keepers)
-        self._to_all(handing, "head", self._head)
-        try:
-            first = 0
-            for chunk in items if handing.asked else ():
-                self._to_all(handing, "items", encode_items(chunk), first=first, count=len(chunk))
-                first += len(chunk)
-        except BaseException:
-            self._to_all(handing, "withdrawn")
-            raise
-        for ref in handing.asked:
-            if self._said(ref, "whole") is not None:
-                handing.has(ref)
-            else:
-                handing.left_out(ref, last=True)
-        for ref in handing.joiners():
-            if self._said(ref, "head", self._head) == [WHOLE] and self._said(ref, "whole") == []:
-                handing.has(ref)
-        if not handing.kept:
+        done = self._converse(hand_over(keepers, self._counted(items)))
+        if not done.kept:
             why = "; ".join(self.reasons)
-            kind = Unheard if handing.uncertain else NotKept
+            kind = Unheard if done.uncertain else NotKept
             raise kind(f"nobody could keep the detached job, and nothing runs: {why}")
-        return [ref.name for ref in handing.kept]
+        return [ref.name for ref in done.kept]
 
-    def _to_all(self, handing: Handing, part: str, body: bytes = b"", **where: int) -> None:
-        for ref in handing.asked:
-            if self._said(ref, part, body, **where) is None:
-                handing.left_out(ref)
+    def _converse(self, flow: Generator[Part, Answer, HandedOver]) -> HandedOver:
+        try:
+            part = next(flow)
+            while True:
+                part = flow.send(self._said(part))
+        except StopIteration as over:
+            return over.value  # type: ignore[no-any-return]
 
-    def _said(self, ref: PeerRef, part: str, body: bytes = b"", **where: int) -> list[Blob] | None:
-        """Say one thing to one keeper; None if it failed, and is to be left out."""
+    def _counted(self, items: Iterator[list[Item]]) -> Iterator[int]:
+        """Encode the chunks, one at a time, as they are asked for."""
+        for chunk in items:
+            self._chunk = encode_items(chunk)
+            yield len(chunk)
+
+    def _said(self, part: Part) -> Answer:
+        body = {"head": self._head, "items": self._chunk}.get(part.part, b"")
         request = Keep(
             self._meta,
-            part,  # type: ignore[arg-type]
+            part.part,
+            first=part.first,
+            count=part.count,
             size=len(body),
             deadline=self._deadline,
-            **where,
         )
         try:
-            return list(self._give(ref)(request, body))
+            answer = list(self._give(part.keeper)(request, body))
         except (NotHere, Unreachable) as error:
-            self.reasons.append(f"{ref.name}: {error}")
-            return None
+            self.reasons.append(f"{part.keeper.name}: {error}")
+            return "failed"
+        return "whole" if answer == [WHOLE] else "done"

@@ -105,14 +105,16 @@ class Journal:
 
     def begin(self, entry: Entry, head: bytes) -> bool:
         """Begin an entry, and keep it. Tell whether it is whole already: kept by another peer of
-        this host, it needs to be kept by this one only in name."""
+        this host. Then this one keeps it too only when it is told to see it through (``complete``),
+        or both could be gone and nobody take it over."""
         record = entry.meta.record
         with self._database.writing() as database:
             arrived = keeping.arrival(_state(database, record))
             if arrived == "anew":
                 self._delete(database, record)
                 self._insert(database, entry, "arriving", head)
-            self._keep(database, record)
+            if arrived != "whole":
+                self._keep(database, record)
         return arrived == "whole"
 
     def _insert(
@@ -143,12 +145,14 @@ class Journal:
         with self._database.writing() as database:
             state = _state(database, record)
             if state == "ended":
+                self._keep(database, record)
                 return self._ending(database, record).remembered
             entry, _ = self._entry(database, record)
             there = _count_items(database, record)
             if lacks := keeping.wanting(state, entry.meta.items, there):
                 raise NotKept(f"{self.path} cannot keep {record}: {lacks}")
             database.execute("UPDATE entries SET state = 'open' WHERE record = ?", (record,))
+            self._keep(database, record)
         return entry
 
     def discard(self, record: str) -> None:
@@ -225,8 +229,8 @@ class Journal:
         """Put the end of a transaction on disk, with its result; return it with its time.
 
         ``segments`` are the files of its holdings, in their order. Items go: they are not needed
-        again. An entry that has ended keeps its first end; where there is no entry, as with an end
-        that is kept in the place of a peer that is gone, there is one now.
+        again. An entry that has ended keeps its first end; where there is none, or a damaged one,
+        as with an end that is kept in the place of a peer that is gone, there is one now.
         """
         record = remembered.meta.record
         with told(self.path):
@@ -237,7 +241,8 @@ class Journal:
         with self._database.writing() as database:
             state = _state(database, record)
             if keeping.takes_end(state):
-                if not state:
+                if keeping.arrival(state) == "anew":
+                    _forget(database, record)
                     self._insert(database, Entry(remembered.meta), "ended", b"")
                 self._keep(database, record)
                 database.execute(
@@ -365,9 +370,13 @@ class Journal:
         )
 
     def _delete(self, database: sqlite3.Connection, record: str) -> None:
-        for table in ("entries", "items", "keepers"):
-            database.execute(f"DELETE FROM {table} WHERE record = ?", (record,))  # noqa: S608
+        _forget(database, record)
         self._results.remove(record)
+
+
+def _forget(database: sqlite3.Connection, record: str) -> None:
+    for table in ("entries", "items", "keepers"):
+        database.execute(f"DELETE FROM {table} WHERE record = ?", (record,))  # noqa: S608
 
 
 def _state(database: sqlite3.Connection, record: str) -> EntryState:

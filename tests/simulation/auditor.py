@@ -12,6 +12,8 @@ from grid.effects import CloseLink, Deliver, Send, ServerEffect, ShowProgress
 from grid.messages import Assign, Failure, Kind, Output, Progress, RecordMeta, Reign
 from grid.ownership import NOT_KNOWN
 from grid.server_core import ServerCore
+from grid.submissions import CANCELLED
+from tests.simulation.ledger import Ledger
 from tests.simulation.work import oracle
 from tests.simulation.world import Content, World
 
@@ -36,6 +38,8 @@ class Case:
     again: int = 0
     asked: bool = False
     """Nothing was submitted: only the finished result of a name was asked for."""
+    wanted: str = ""
+    """The name, or the detached record, that was asked for."""
 
     @property
     def open(self) -> bool:
@@ -60,6 +64,7 @@ class Auditor:
         self.calm = True
         """Whether nothing but deaths befell one host: then no output was lost, for its neighbours
         have adopted it."""
+        self.detached = Ledger(world)
         self.gentle = True
         """Whether nobody went but by leaving well: then no output was lost, on any host."""
         self._metas: dict[str, RecordMeta] = {}
@@ -85,15 +90,25 @@ class Auditor:
             if other is case or (everyone and case.name and other.name == case.name):
                 other.withdrawn = True
 
-    def asked(self, process: "Process", txn: str) -> None:
-        self.cases[txn] = Case(process, txn, NOT_KNOWN, "", submitted_at=self.world.now, asked=True)
+    def knows(self, meta: RecordMeta) -> None:
+        """A detached record: it is its keepers' to see through."""
+        self._metas[meta.record] = meta
+        self.detached.knows(meta)
+
+    def asked(self, process: "Process", txn: str, wanted: str) -> None:
+        case = Case(process, txn, NOT_KNOWN, "", submitted_at=self.world.now, asked=True)
+        case.wanted = wanted
+        case.withdrawn = self.detached.cancelled(wanted)
+        self.cases[txn] = case
 
     def ended(self, record: str) -> None:
         """Somebody ended a record for everyone: whoever shares it may hear of it."""
         names = [case.name for case in self.cases.values() if case.meta.record == record]
         for case in self.cases.values():
-            if case.meta.record == record or (case.name and case.name in names):
+            same = record in (case.meta.record, case.wanted)
+            if same or (case.name and case.name in names):
                 case.withdrawn = True
+        self.detached.cancel(record)
 
     @property
     def jobs(self) -> int:
@@ -110,6 +125,7 @@ class Auditor:
         case = self.cases[effect.txn]
         self._outcome(case, "delivered")
         case.record = effect.meta.record
+        self.detached.told(process.name, effect.meta, "delivered")
         self._check_one_record(case)
         if effect.meta.shape == "everywhere":
             self._check_everywhere(case, effect)
@@ -160,6 +176,8 @@ class Auditor:
         self.world.note(process.name, f"hears that {txn} failed: {failure.message}")
         case = self.cases[txn]
         self._outcome(case, failure.kind)
+        if failure.message == CANCELLED:  # and not because the user, or the peer, withdrew
+            self.detached.told_failed(process.name, case.wanted)
         if case.asked and failure.kind != "cancelled":
             return  # there is no such result, or not yet, or not any more
         if failure.kind != "cancelled" or not (case.withdrawn or process.closing):
@@ -171,7 +189,8 @@ class Auditor:
         case.outcomes.append(outcome)
 
     def progress(self, process: "Process", effect: ShowProgress) -> None:
-        self.cases[effect.txn].again = effect.again
+        if effect.txn in self.cases:  # but for keepers, of whose work no user sees anything
+            self.cases[effect.txn].again = effect.again
 
     def executed(self, process: "Process", assign: Assign) -> None:
         """P3: a reduce or finish reads inputs that tile the whole exactly."""
@@ -239,6 +258,7 @@ class Auditor:
                 if (order.record, order.kind, order.start, order.stop) not in told:
                     self.world.violation(f"P4 {process.name} gives {_what(order)} before the news")
                 self._check_quorum(process, core, effect.message)
+                self.detached.given(process, core, effect.message, began)
                 self._check_announced(process, core, effect.message)
                 if not process.disturbed:
                     self._check_kept(process, effect.message, began)
@@ -276,7 +296,10 @@ class Auditor:
                     )
 
     def _owners_disturbed(self, record: str) -> bool:
-        """Whether the ledgers of a record may have missed something."""
+        """Whether the ledgers of a record may have missed something, or their owners died: those
+        who revive a detached one have none."""
+        if self.detached.has(record):
+            return True
         return any(
             case.process.disturbed for case in self.cases.values() if case.meta.record == record
         )

@@ -1,7 +1,8 @@
 """Faults to plant in the cores, one at a time, to see that the simulator notices each.
 
 Every fault is one method replaced by a wrong one: small mistakes that a change could well make.
-``FAULTS`` are noticed by random grids, ``SPLITTING`` ones by the scene that is made for them.
+``FAULTS`` are noticed by random grids, ``LOSING`` ones by those with detached work, ``SPLITTING``
+ones by the scene that is made for them.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,15 +11,17 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from grid import registry, rivals
+from grid import keeping, registry, rivals
 from grid.attempts import Attempts
 from grid.client_core import ClientCore
+from grid.copies import Copies
 from grid.dispatcher import Dispatcher
 from grid.effects import ClientEffect, Deliver, FetchResult, Probe
 from grid.election import Election
 from grid.events import EstateAdopted, ReignBegan
 from grid.failure_detector import FailureDetector
 from grid.holdings import Holdings
+from grid.keeping import Keeper
 from grid.messages import Acknowledge, Cancel, Held, Successor
 from grid.ownership import Ownership
 from grid.places import Places
@@ -34,11 +37,11 @@ Wrong = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Fault:
-    """A method of a class, and what makes the wrong one of the right one. ``seed`` is where to look
-    first: this seed found it once."""
+    """A function of a class or module, and what makes the wrong one of the right one. ``seed`` is
+    where to look first: this seed found it once."""
 
     seed: int
-    owner: type
+    owner: Any
     method: str
     make: Callable[[Any], Wrong]
 
@@ -193,6 +196,44 @@ def blame_others(right: Any) -> Wrong:
     return look
 
 
+def revive_at_once(right: Any) -> Wrong:
+    def submit(self: Ownership, txn: str, meta: Any, *rest: Any) -> Any:
+        said = right(self, txn, meta, *rest[:-1])
+        if meta.keeping is None:
+            return said
+        self._owned[txn].accepted = True
+        return [self._submission(self._owned[txn])]
+
+    return submit
+
+
+def show_when_it_ends(right: Any) -> Wrong:
+    return lambda self, txn: txn.state != "running"
+
+
+def acknowledge_without_room(right: Any) -> Wrong:
+    def unkept(self: Ownership, txn: str, now: float) -> Any:
+        said = right(self, txn, now)
+        return [Acknowledge(cancel.txn, cancel.record) for cancel in said]
+
+    return unkept
+
+
+def announce_no_ends(right: Any) -> Wrong:
+    return lambda self, opened, ended, now: right(self, opened, [], now)
+
+
+def count_keepers(right: Any) -> Wrong:
+    def too_few(self: Copies, txn: Any, keepers: Any, able: Any) -> bool:
+        return bool(right(txn, keepers, able)) and len(keepers) < txn.meta.keeping.copies
+
+    return too_few
+
+
+def call_open_over(right: Any) -> Wrong:
+    return lambda row, now: (row.state == "open" and not row.kept) or right(row, now)
+
+
 FAULTS = {
     "the settling is skipped": Fault(150, ServerCore, "_on_reign", skip_settling),
     "a holding is missing from the join": Fault(1, Holdings, "held", forget_a_holding),
@@ -229,6 +270,20 @@ FAULTS = {
     "nobody who asks for a result is answered": Fault(4, Submissions, "show_result", nothing),
     "one's own pause is blamed on others": Fault(127, FailureDetector, "look", blame_others),
     "nobody is ever silent": Fault(9, FailureDetector, "silent", nothing_found),
+}
+
+LOSING: dict[str, Fault] = {
+    "detached work is revived at once": Fault(12, Ownership, "submit", revive_at_once),
+    "an end is told before it is on disk": Fault(
+        6, Submissions, "_may_be_shown", show_when_it_ends
+    ),
+    "a keeper without room says that it has the end": Fault(
+        124, Ownership, "unkept", acknowledge_without_room
+    ),
+    "ends on disk are not announced": Fault(15, Keeper, "revived", announce_no_ends),
+    "two keepers of one host are two copies": Fault(310, Copies, "_too_few", count_keepers),
+    "keepers are not replaced": Fault(12, Copies, "review", nothing),
+    "what nobody keeps is over": Fault(12, keeping, "_is_over", call_open_over),
 }
 
 
@@ -307,7 +362,7 @@ SPLITTING = {
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """Make the cores wrong in this one way."""
-    fault = FAULTS.get(name) or SPLITTING[name]
+    fault = FAULTS.get(name) or LOSING.get(name) or SPLITTING[name]
     wrong = fault.make(getattr(fault.owner, fault.method))
     with patch.object(fault.owner, fault.method, wrong):
         yield

@@ -24,6 +24,7 @@ from grid.messages import (
 from grid.server_core import ServerCore
 from grid.settings import Settings
 from tests.simulation.auditor import Auditor
+from tests.simulation.cabinet import Cabinet
 from tests.simulation.workshop import Workshop
 from tests.simulation.world import Link, World
 
@@ -66,6 +67,8 @@ class Process:
         self._overdue: list[Callable[[], None]] = []
         self._timers = {"client": 0, "server": 0}
         self.shop = Workshop(self)
+        patience = settings.silence_seconds if settings.hosts else 0.0
+        self.cabinet = Cabinet(self, patience)
         world.processes.append(self)
         self.host.processes.append(self)
 
@@ -290,7 +293,10 @@ class Process:
             case fx.GiveUp():
                 self.world.note(self.name, f"gives up: {effect.error}")
             case fx.AdoptRecord():
-                self.shop.adopt_record(effect)
+                if effect.meta.keeping is not None:
+                    self.cabinet.keep_too(effect)
+                else:
+                    self.shop.adopt_record(effect)
             case fx.FetchResult():
                 self.shop.fetch_result(effect)
             case fx.Deliver():
@@ -324,6 +330,7 @@ class Process:
                 self.shop.drop_one(effect.output)
             case fx.AdoptEstates():
                 self.shop.adopt_estates()
+                self.cabinet.look()
             case fx.Closed():
                 self.world.note(self.name, "has left" if effect.well else "leaves in haste")
                 self.auditor.gentle = self.auditor.gentle and effect.well
@@ -508,11 +515,25 @@ class Process:
         self.auditor.submitted(self, txn, meta, name)
         self.tell(ev.SubmitRequested(txn, meta, name, fingerprint or {}, False, None))
 
-    def ask(self, txn: str, name: str) -> None:
+    def ask(self, txn: str, name: str, *, wait: bool = False, certain: bool = False) -> None:
         """Want the finished result of a name, without having the job."""
         self.world.note(self.name, f"asks {txn} for the result of {name}")
-        self.auditor.asked(self, txn)
-        self.tell(ev.ResultRequested(txn, name))
+        self.auditor.asked(self, txn, name)
+        self.tell(ev.ResultRequested(txn, name, wait, certain))
+
+    def submit_detached(self, meta: RecordMeta) -> None:
+        """Have others keep it; then wait for its end as anybody may."""
+        self.world.note(self.name, f"detaches {meta.record}")
+        self.auditor.knows(meta)
+
+        def then(returned: bool) -> None:
+            said = "returned" if returned else "not kept by anybody"
+            self.world.note(self.name, f"{meta.record} is {said}")
+            if returned:
+                self.auditor.detached.returned(meta)
+                self.ask(f"d{meta.record}", meta.record, wait=True, certain=True)
+
+        self.receive(lambda: self.cabinet.submit(meta, then))
 
     def end(self, txn: str, record: str) -> None:
         """End a record that may be anybody's."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from grid.messages import Address, RecordMeta
 from grid.settings import Settings
 from tests.simulation.auditor import Auditor
+from tests.simulation.calamities import SHARE, Calamities, draw_keeps
 from tests.simulation.misfortunes import MIXES, Misfortunes
 from tests.simulation.process import Process
 from tests.simulation.verdict import Verdict
@@ -78,9 +79,10 @@ def draw_quorum(seed: int, hosts: int) -> int:
 
 
 class Scenario:
-    """A grid on one to four hosts, and what befalls it. ``shape`` overrides what is drawn."""
+    """A grid on one to four hosts, and what befalls it. ``shape`` overrides what is drawn; of the
+    grids of all seeds ``share`` have detached work."""
 
-    def __init__(self, seed: int, shape: Shape | None = None) -> None:
+    def __init__(self, seed: int, shape: Shape | None = None, share: float = SHARE) -> None:
         self.world = World(seed)
         self.auditor = Auditor(self.world)
         self.verdict = Verdict(self.auditor)
@@ -90,6 +92,7 @@ class Scenario:
         self.auditor.calm = self.shape.hosts == 1
         self.hosts = tuple(f"h{number}" for number in range(self.shape.hosts))
         self.seeds = self.hosts[: self.shape.seeds]
+        self.keeps = draw_keeps(seed, share) if shape is None else None
         self.settings = Settings(
             hosts=self.seeds if self.shape.hosts > 1 else (),
             slots=2,
@@ -97,8 +100,10 @@ class Scenario:
             retain_seconds=20.0,
             orphan_hold_seconds=25.0,
             quorum=self.shape.quorum,
+            **(self.keeps.settings() if self.keeps else {}),
         )
         self.misfortunes = Misfortunes(self, self.rng)
+        self.calamities = Calamities(self, self.keeps, seed) if self.keeps else None
         self._jobs = 0
         self._wishes = 0
 
@@ -164,10 +169,15 @@ class Scenario:
             name = "job" if shape.named and number < 4 else ""
             world.at(rng.uniform(0, shape.span), lambda name=name: self._submit_somewhere(name))  # type: ignore[misc]
         self.misfortunes.begin(shape.misfortunes)
-        world.run_until(lambda: self.misfortunes.over, shape.span + 30.0)
+        if self.calamities:
+            self.calamities.begin()
+        world.run_until(self._is_over, shape.span + 30.0)
         self._heal()
         self._demand()
         return world.wrong
+
+    def _is_over(self) -> bool:
+        return self.misfortunes.over and (self.calamities is None or self.calamities.over)
 
     def _wake_sleepers(self) -> None:
         """All, or so many that a port of each host is left to grab."""
@@ -175,7 +185,7 @@ class Scenario:
             ports = self.world.host(process.host.name).ports.values()
             asleep = [p for p in ports if isinstance(p, Process) and p.frozen]
             barred = process in asleep and len(asleep) >= self.settings.port_span
-            if self.shape.sleepers_wake or barred:
+            if self.shape.sleepers_wake or barred or self.keeps:
                 process.wake()
 
     def _demand(self) -> None:
@@ -185,8 +195,14 @@ class Scenario:
         world.run_until(lambda: verdict.all_resolved and verdict.one_server, HEAL_SECONDS + work)
         verdict.check_end()
         self._ask_for_what_is_retained()
-        patience = self.settings.retain_seconds + self.settings.orphan_hold_seconds + 10.0
+        if self.calamities:
+            self.calamities.demand()
+        patience = 1.5 * self.keeps.seconds if self.keeps else 0.0  # it is looked for now and then
+        patience += self.settings.retain_seconds + self.settings.orphan_hold_seconds + 10.0
         world.run_until(lambda: verdict.clean, patience)
+        if self.calamities and self.calamities.return_late():
+            world.run(world.now + HEAL_SECONDS / 4)
+            world.run_until(lambda: verdict.clean, patience)
         verdict.check_left()
 
     def _ask_for_what_is_retained(self) -> None:
@@ -206,6 +222,8 @@ class Scenario:
         """No more misfortune: cuts are mended, workers live, someone is there. The frozen wake, or
         sleep on for ever: the others must do without them."""
         self.misfortunes.stop()
+        if self.calamities:
+            self.calamities.stop()
         self.world.mend_all()
         for process in self.world.processes:
             process.shop.death_rate = 0.0

@@ -23,7 +23,9 @@ class Verdict:
     @property
     def _open(self) -> list[Case]:
         """What is owed: who is frozen for ever is owed nothing."""
-        return [c for c in self.auditor.cases.values() if c.open and c.process.awake]
+        lost = self.auditor.detached.lost
+        cases = self.auditor.cases.values()
+        return [c for c in cases if c.open and c.process.awake and not lost(c.wanted)]
 
     @property
     def all_resolved(self) -> bool:
@@ -62,11 +64,11 @@ class Verdict:
             txn.name
             for server in servers[:1]
             for txn in server.state.registry
-            if (txn.retained_until or 0.0) > until and txn.complete
+            if txn.name and (txn.retained_until or 0.0) > until and txn.complete
         ]
 
     def check_asked(self) -> None:
-        """P1: any living peer fetches what is retained."""
+        """P1: any living peer fetches what is retained, or kept on disk."""
         for case in self.auditor.cases.values():
             asked = case.asked and case.submitted_at >= self._ended_at and case.process.awake
             if asked and case.outcomes != ["delivered"]:
@@ -96,6 +98,7 @@ class Verdict:
         left += [f"{name} still owns {t.txn} ({t.state})" for t in client.ownership._owned.values()]
         for folder in process.shop.folders():
             left += [f"{name} still stores {output}" for output in folder]
+        left += self.auditor.detached.left(process)
         return left + self._left_at_server(process)
 
     @staticmethod

@@ -11,6 +11,7 @@ from msgspec import structs
 from grid import effects as fx
 from grid import events as ev
 from grid.messages import Assign, Failure, Held, Holding, Output, PeerRef, RecordMeta, Source
+from tests.simulation.disk import Unkept
 from tests.simulation.work import map_content, reduce_content, sizes_of
 from tests.simulation.world import Content
 
@@ -41,7 +42,7 @@ class Workshop:
 
     # -- records -----------------------------------------------------------------------
 
-    def _reachable(self, ref: PeerRef) -> "Process | None":
+    def reachable(self, ref: PeerRef) -> "Process | None":
         """Data comes straight from its holder, or else through the server that both can reach."""
         for process in self.world.processes:
             if process.me.peer == ref.peer:
@@ -65,7 +66,7 @@ class Workshop:
 
     def adopt_record(self, effect: fx.AdoptRecord) -> None:
         def ask() -> None:
-            owners = [self._reachable(ref) for ref in effect.owners]
+            owners = [self.reachable(ref) for ref in effect.owners]
             if any(owner and effect.meta.record in owner.shop.records for owner in owners):
                 self.records[effect.meta.record] = effect.meta
                 self.process.tell(ev.RecordAdopted(effect.txn, effect.meta))
@@ -81,10 +82,13 @@ class Workshop:
         for folder in self.process.host.spools.values():
             if output in folder:
                 return folder[output]
-        other = self._reachable(ref)
+        if (content := self.process.host.disk.found(output)) is not None:
+            return content
+        other = self.reachable(ref)
         if other is None:
             return None
-        return next((f[output] for f in other.host.spools.values() if output in f), None)
+        found = next((f[output] for f in other.host.spools.values() if output in f), None)
+        return found if found is not None else other.host.disk.found(output)
 
     def _missing(self, sources: tuple[Source, ...]) -> tuple[Output, ...] | None:
         """None when all is there; else what is gone for good at living holders."""
@@ -96,14 +100,14 @@ class Workshop:
         ]
         if not absent:
             return None
-        return tuple(output for holder, output in absent if self._reachable(holder))
+        return tuple(output for holder, output in absent if self.reachable(holder))
 
     # -- tasks -------------------------------------------------------------------------
 
     def prepare(self, assign: Assign) -> None:
         def fetch() -> None:
             needed = assign.kind == "map" or assign.record not in self.known
-            if needed and not any(self._reachable(ref) for ref in assign.owners):
+            if needed and not any(self.reachable(ref) for ref in assign.owners):
                 self.process.tell(ev.InputsFailed(assign.attempt, "no owner answers"))
                 return
             self.known.add(assign.record)
@@ -183,7 +187,16 @@ class Workshop:
             for holding, content in found:
                 assert content is not None
                 self.spool[holding.output] = content
-            self.process.tell(ev.ResultFetched(effect.txn, effect.record))
+            kept = None
+            if effect.keep is not None:
+                results = {h.output: c for h, c in found if c is not None}
+                try:
+                    kept = self.process.cabinet.keep_end(effect.keep, results)
+                except Unkept as error:
+                    unkept = ev.ResultUnkept(effect.txn, effect.record, str(error))
+                    self.process.tell(unkept)
+                    return
+            self.process.tell(ev.ResultFetched(effect.txn, effect.record, kept))
 
         self.world.at(self.world.delay(), lambda: self.process.receive(fetch))
 

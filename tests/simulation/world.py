@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from grid.messages import Address, Output
+from tests.simulation.disk import Disk
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -39,6 +40,7 @@ class Host:
     ports: dict[int, "Process | str"] = field(default_factory=dict)
     spools: dict[str, dict[Output, Content]] = field(default_factory=dict)
     adopted_by: dict[str, "Process"] = field(default_factory=dict)
+    disk: Disk = field(default_factory=Disk)
 
 
 class Hopeless(Exception):

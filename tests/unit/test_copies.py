@@ -1,6 +1,6 @@
 """Detached transactions on enough disks: who is given one, who replaces a keeper that is gone."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from msgspec import structs
@@ -9,7 +9,7 @@ from grid.effects import FetchResult
 from grid.events import ResultFetched, ResultUnkept
 from grid.fetches import RETAINED, Fetches
 from grid.holdings import Holdings
-from grid.keeping import Handing, choose
+from grid.keeping import Answer, HandedOver, Part, choose, hand_over
 from grid.messages import (
     Announce,
     BecomeKeeper,
@@ -77,6 +77,18 @@ def test_one_that_stays_away_is_replaced_by_a_peer_of_another_host(table: Table)
     assert asked(table.wait(2)) == {"d": [BecomeKeeper(META, (peer("a", "1"),))]}
     own(table, "d")
     assert asked(table.wait(2 * AWAY)) == {}, "there are enough"
+
+
+def test_two_that_stay_away_are_replaced_one_after_the_other() -> None:
+    table = serve()
+    for host in "123":
+        table.join(join(host, host=host, slots=0))
+    three = structs.replace(META, keeping=Keeping(1000.0, 5.0, 3))
+    table.hear("1", Submit("kept:1", three))
+    ((first, _),) = asked(table.wait(AWAY + 1)).items()
+    table.hear(first, Submit(f"kept:{first}", three))
+    ((second, _),) = asked(table.wait(1)).items()
+    assert {first, second} == {"2", "3"}
 
 
 def test_one_that_comes_back_is_not_replaced(table: Table) -> None:
@@ -183,19 +195,49 @@ def test_keepers_are_chosen_on_as_many_hosts_as_there_are() -> None:
     assert names(choose(None, [], 3)) == ""
 
 
+def handed(failing: str, items: Iterator[int] | None = None) -> tuple[str, bool, list[str]]:
+    """Hand something over: who keeps it, whether others may, and all that was said."""
+    said: list[str] = []
+    flow = hand_over(REFS, iter([5, 3]) if items is None else items)
+    part = next(flow)
+    try:
+        while True:
+            said.append(f"{part.keeper.name} {part.part}")
+            joins = part.part == "head" and part.keeper.name == "b"
+            answer: Answer = "whole" if joins else "done"
+            part = flow.send("failed" if said[-1] in failing else answer)
+    except StopIteration as over:
+        return names(over.value.kept), over.value.uncertain, said
+
+
 def test_one_peer_of_each_host_is_given_everything_and_the_others_join_it() -> None:
-    handing = Handing(REFS)
-    assert names(handing.asked) == "acd"
-    handing.left_out(REFS[2])
-    for ref in handing.asked:
-        handing.has(ref)
-    assert names(handing.joiners()) == "b"
-    assert not handing.uncertain
+    kept, uncertain, said = handed("c items")
+    assert (kept, uncertain) == ("adb", False)
+    first = ["a head", "c head", "d head", "a items", "c items", "d items"]
+    assert said == [*first, "a items", "d items", "a whole", "d whole", "b head", "b whole"]
 
 
 def test_nobody_joins_a_host_that_has_nothing() -> None:
-    handing = Handing(REFS)
-    handing.left_out(REFS[0], last=True)
-    handing.has(REFS[2])
-    assert handing.joiners() == []
-    assert handing.uncertain
+    kept, uncertain, said = handed("a whole")
+    assert (kept, uncertain) == ("cd", True), "a may have it, and not have been heard"
+    assert "b head" not in said
+    assert handed("a head, c head, d head") == ("", False, ["a head", "c head", "d head"])
+
+
+def talk(flow: Generator[Part, Answer, HandedOver], part: Part, told: list[str]) -> None:
+    while True:
+        told.append(part.part)
+        part = flow.send("done")
+
+
+def test_what_a_datasource_raises_is_raised_when_all_have_heard_of_it() -> None:
+    def broken() -> Iterator[int]:
+        yield 5
+        raise LookupError("not today")
+
+    told: list[str] = []
+    flow = hand_over(REFS[2:], broken())
+    part = next(flow)
+    with pytest.raises(LookupError, match="not today"):
+        talk(flow, part, told)
+    assert told == ["head", "head", "items", "items", "withdrawn", "withdrawn"]

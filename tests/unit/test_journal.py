@@ -153,6 +153,15 @@ def test_a_second_keeper_of_the_host_needs_only_join(opening: Open) -> None:
     assert third.complete("r") == kept, "one that comes late keeps the end"
 
 
+def test_who_was_never_told_to_see_it_through_keeps_nobody_from_that(opening: Open) -> None:
+    """The submitter went before it could tell the second keeper of a host; then the first goes."""
+    first, second = opening("a"), opening("b")
+    made = fill(first)
+    assert second.begin(made, b"head")
+    first.close()
+    assert opening("c").look() == ([made], [])
+
+
 def test_the_end_is_kept_with_its_result_and_without_its_items(
     opening: Open, tmp_path: Path
 ) -> None:
@@ -281,6 +290,26 @@ def test_a_changed_result_is_never_announced(
     kept.write_bytes(b"something else")
     assert opening("b").look() == ([], [])
     assert f"{kept} was changed" in caplog.text
+
+
+def test_an_end_takes_the_place_of_a_damaged_entry(
+    opening: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opening("a")
+    fill(journal, seconds=60.0)
+    journal.close()
+    damage(journal, "UPDATE entries SET entry = x'00'")
+    second = opening("b")
+    assert second.look() == ([], [])
+    holding, path = result(tmp_path)
+    second.finish(ending("r", holding, seconds=60.0), [path])
+    second.close()
+    third = opening("c")
+    assert [end.holdings for end in third.look()[1]] == [(holding,)]
+    third.close()
+    pass_seconds(monkeypatch, 100.0)
+    assert opening("d").look() == ([], []), "its time is over"
+    assert list((journal.folder / "results").iterdir()) == []
 
 
 def test_what_another_key_has_signed_is_not_handed_out(opening: Open) -> None:

@@ -233,6 +233,32 @@ def test_one_that_has_ended_elsewhere_is_not_revived(table: Table) -> None:
     assert [m.failure.message for m in said["a"] if isinstance(m, Failed)] == ["elsewhere"]
 
 
+def test_an_end_that_comes_when_its_owner_has_stepped_back_is_told(table: Table) -> None:
+    """A keeper had no room for a failure; when it has, it is not made an owner again."""
+    table.hear("a", SUBMIT)
+    table.hear("v", ASK, Cancel("e", "r", all=True))
+    (failed,) = [m for m in table.said["a"] if isinstance(m, Failed)]
+    table.hear("a", Cancel("k", "r"))
+    table.wait(KEEP_AGAIN_SECONDS)
+    assert table.hear("a", SUBMIT)["a"] == [Failed("k", "r", failed.failure)]
+    end = structs.replace(FAILED_END, failure=failed.failure)
+    table.hear("a", Announce((Held("r", (), (), end),)), Acknowledge("k", "r"))
+    assert [m for m in table.wait(1.0)["v"] if isinstance(m, Failed)]
+    table.wait(100.0)
+    assert table.hear("v", ASK)["v"] == [Failed("w", "r", failed.failure)]
+
+
+def test_one_that_was_cancelled_before_its_keeper_came_is_known_to_be(table: Table) -> None:
+    table.hear("c", Cancel("e", "r", all=True))
+    (failed,) = table.hear("a", SUBMIT)["a"]
+    assert isinstance(failed, Failed)
+    end = structs.replace(FAILED_END, failure=failed.failure)
+    assert table.hear("a", Announce((Held("r", (), (), end),)), Acknowledge("k", "r"))["a"] == [
+        Ended("k", "r")
+    ]
+    assert table.hear("v", ASK)["v"] == [Failed("w", "r", failed.failure)]
+
+
 def test_a_new_server_begins_nothing_before_others_could_come() -> None:
     table = serve(expected=3)
     table.join(join("a"))
