@@ -44,7 +44,7 @@ PACKAGES = ("cloudpickle", "ray")
 
 class Ray:
     """Runs jobs on the cluster whose client server is at ``address``. Without one: on the cluster
-    that this process has joined, at ``RAY_ADDRESS``, of this host, or on this host's own cores."""
+    that this process has joined, at ``RAY_ADDRESS``, or on this host's own cores."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -184,11 +184,16 @@ def _connected(address: str, request: Request) -> Iterator[None]:
         yield
         return
     seconds = request.connect_seconds or CONNECT_SECONDS
+    told = os.environ.get("RAY_ADDRESS", "")
     if address:
         _dial(address, seconds)
         _init(address, address=f"ray://{address}")
-    else:
-        _init(os.environ.get("RAY_ADDRESS", "this host"))
+    elif told:
+        if ":" in told:
+            _dial(told.removeprefix("ray://"), seconds)
+        _init(told)
+    else:  # a cluster that was here once would be sought for minutes
+        _init("this host", address="local")
     try:
         yield
     finally:
@@ -204,8 +209,8 @@ def _dial(address: str, seconds: float) -> None:
         socket.create_connection((host.strip("[]"), int(port)), seconds).close()
     except OSError as error:
         raise CannotJoin(
-            f"no Ray cluster answers at {address}: {error}. Is that the address of its client "
-            f"server, and can this host reach it?"
+            f"no Ray cluster answers at {address}: {error}. Is that its address (of its client "
+            f"server, for ray://), and can this host reach it?"
         ) from error
 
 
