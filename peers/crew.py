@@ -36,8 +36,12 @@ class Crew(Generic[T]):
             if self._free <= 0 and len(self._threads) < self._threads_max:
                 name = f"{self._name}-{len(self._threads)}"
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # Python 3.12 starts none once the interpreter ends
+                    self._free -= 1
+                else:
+                    self._threads.append(thread)
             else:
                 self._free -= 1
         self._queue.put((work,))
