@@ -25,9 +25,6 @@ LOOK_SECONDS = 0.05
 READY_SECONDS = 6.0
 """Between two kills: idle members have made ready for the next server by then."""
 
-LEAVING_SECONDS = 60.0
-"""The crowd's peers leave one after the other, and their reigns with them."""
-
 PATIENCE_SECONDS = 120.0
 
 CROWD = """
@@ -68,12 +65,11 @@ class Crowd:
         self._until(lambda status: len(status.members) >= self._members)
         self.joined_seconds = time.monotonic() - began
 
-    def leave(self) -> None:
-        """Have all of them leave, and wait for it."""
+    def end(self) -> None:
+        """Kill all of them: to leave one after the other would take hundreds a minute or more. The
+        one that watches removes their folders when it leaves."""
         for process in self._site.processes:
-            process.leave()
-        for process in self._site.processes:
-            process.process.wait(LEAVING_SECONDS)
+            process.kill()
 
     def kill_server(self) -> Return | None:
         """Kill the server's process; None if it is one of the crowd's, which others live in."""
@@ -134,7 +130,7 @@ def idle(site: Site, count: int, kills: int) -> bool:
                 f"all back after {back.seconds:.2f} s under term {back.term}; processor time: "
                 f"{own}all peers {back.all_cpu:.2f} s"
             )
-        crowd.leave()
+        crowd.end()
     except AssertionError as error:
         print(f"WRONG: {error}")
         return False
