@@ -51,7 +51,7 @@ from peers.security import Security
 from peers.segment_writer import SpoolFull
 from peers.server_thread import ServerThread
 from peers.store import SpoolBusy, Store
-from peers.transport import DialFailed, dial, part
+from peers.transport import DialFailed, connect, dial, explain, part
 from peers.whereabouts import Following, Whereabouts
 from peers.worker_channel import (
     Died,
@@ -64,6 +64,9 @@ from peers.worker_channel import (
 )
 from peers.worker_failures import bug
 from peers.worker_pool import WorkerPool
+
+SUMMONS_SECONDS = 0.15
+"""From binding the port to serving there, for a successor on a busy host."""
 
 log = logging.getLogger(__name__)
 
@@ -332,12 +335,12 @@ class ClientThread(CoreThread):
 
     async def _probe(self, address: Address, claim: Claim | None) -> None:
         """A server looks for rivals (``claim``); whoever seeks greets as one who would join."""
-        ready = self._ready_at(address) if claim is None else None
-        if ready is not None:
-            self.take(ev.ProbeAnswered(address, ready))
-            return
         hello = self._hello("probe" if claim is not None else self._as_member(), address)
         try:
+            ready = await self._summons(address) if claim is None else None
+            if ready is not None:
+                self.take(ev.ProbeAnswered(address, ready))
+                return
             connection = await self._dial(structs.replace(hello, claim=claim))
         except DialFailed as failed:
             self.take(ev.ProbeFailed(address, failed.kind, failed.reason))
@@ -409,6 +412,26 @@ class ClientThread(CoreThread):
             connection.close()  # another is wanted by now
             return
         self._ready_link = ReadyLink(connection, self.loop, self._summoned, self._lost_ready)
+
+    async def _summons(self, address: Address) -> Welcome | None:
+        """If the peer that will probably serve is about to, there: its summons, which comes sooner
+        than a greeting is over, and costs it none. Raises ``DialFailed`` if nobody listens."""
+        kept = self._ready_link
+        if kept is None:
+            return None
+        if kept.welcome(address) is None and address in self._doors_of(kept.remote):
+            self._check_cut()
+            try:
+                raw = await connect(address, self._settings.probe_seconds)
+            except OSError as error:
+                raise DialFailed(*explain(error)) from error
+            raw.close()
+            await kept.settled(SUMMONS_SECONDS)
+        return kept.welcome(address)
+
+    def _doors_of(self, peer: str) -> tuple[Address, ...]:
+        """Where a successor would be found if it served."""
+        return next((s.doors for s in self.successors if s.ref.peer == peer), ())
 
     def _summoned(self, serves: Serves) -> None:
         self.take(ev.Summoned(serves.address, serves.welcome))

@@ -30,6 +30,7 @@ class ReadyLink:
         self._on_message: Callable[[Message], None] | None = None
         self._on_closed: Callable[[str], None] | None = None
         self._serves: Serves | None = None
+        self._settled = asyncio.Event()
         self._link = connection.attach(loop, self._heard, self._ended)
 
     @property
@@ -41,6 +42,14 @@ class ReadyLink:
         """How that peer greets at this address, if it serves there."""
         serves = self._serves
         return serves.welcome if serves is not None and serves.address == address else None
+
+    async def settled(self, seconds: float) -> None:
+        """Wait until it is known whether that peer serves, at most so long."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._settled.wait()
+        except TimeoutError:
+            pass  # whoever waited finds out another way
 
     def take(self, on_message: Callable[[Message], None], on_closed: Callable[[str], None]) -> Link:
         """Return the link; what comes over it is told to the caller from now on."""
@@ -64,9 +73,11 @@ class ReadyLink:
             raise ProtocolError("it speaks of another peer's reign")
         else:
             self._serves = message
+            self._settled.set()
             self._on_summoned(message)
 
     def _ended(self, _: Link, reason: str) -> None:
+        self._settled.set()
         if self._on_closed is not None:
             self._on_closed(reason)
         else:

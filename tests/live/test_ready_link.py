@@ -5,7 +5,8 @@ import ssl
 
 import pytest
 
-from peers import Job
+from grid.messages import Hello
+from peers import Job, client_thread
 from peers.engine import Engine
 from peers.link import Connection, encrypt
 from peers.peer import Peer
@@ -26,10 +27,6 @@ def stands_ready(peer: Peer, successor: Peer) -> None:
     until(f"{peer.name} waits for {successor.name} to serve", lambda: waiting(successor) == 1)
 
 
-async def nobody_answers(*_: object, **__: object) -> Connection:
-    raise DialFailed("silent", "no other connection can be made")
-
-
 def waiting(peer: Peer) -> int:
     """How many wait for this peer to serve."""
     return len(engine(peer).server._awaiting)
@@ -42,9 +39,17 @@ def test_the_next_server_is_joined_over_the_connection_that_was_kept(
     second = site.here("second", slots=1)
     third = site.here("third", serves=False)
     stands_ready(third, second)
+    dialled: list[str] = []
+
+    async def nobody_answers(hello: Hello, **_: object) -> Connection:
+        dialled.append(str(hello.intended))
+        raise DialFailed("silent", "no other connection can be made")
+
+    monkeypatch.setattr(client_thread, "SUMMONS_SECONDS", 30.0)
     monkeypatch.setattr(engine(third).client, "_dial", nobody_answers)
     first.kill()
     until("the second serves them", lambda: agree([second, third]))
+    assert f"127.0.0.1:{site.port}" not in dialled, "it was not greeted a second time"
     assert third.submit(Job(range(3), lambda key, value: [(key, value)])).result(30) == {
         0: [0],
         1: [1],
