@@ -214,7 +214,8 @@ class Election:
             self._pause_seconds = min(2 * self._pause_seconds, PATIENCE_SECONDS[1])
             ended = [StopServing(None)] if self._bound is not None else []
             self._bound = None
-            return [*ended, self._role(), *self._pause(self._pause_seconds, now)]
+            withdrawn = self._signpost.withdraw()
+            return [*ended, *withdrawn, self._role(), *self._pause(self._pause_seconds, now)]
         silent = heard_at is not None and now - heard_at > SILENT_HEARTBEATS * (
             self.settings.heartbeat_seconds
         )

@@ -40,6 +40,10 @@ class Case:
     """Nothing was submitted: only the finished result of a name was asked for."""
     wanted: str = ""
     """The name, or the detached record, that was asked for."""
+    ended_for_all: bool = False
+    """Its owner cancelled it for everyone who has this name."""
+    overtakes: bool = False
+    """Such a cancel of its name may still be on its way to the server, on a slower link."""
 
     @property
     def open(self) -> bool:
@@ -80,12 +84,15 @@ class Auditor:
     # -- what happens ------------------------------------------------------------------
 
     def submitted(self, process: "Process", txn: str, meta: RecordMeta, name: str) -> None:
-        self.cases[txn] = Case(process, txn, meta, name, submitted_at=self.world.now)
+        case = Case(process, txn, meta, name, submitted_at=self.world.now)
+        case.overtakes = any(c.name == name and c.ended_for_all for c in self.cases.values())
+        self.cases[txn] = case
         self._metas[meta.record] = meta
 
     def withdrawn(self, txn: str, *, everyone: bool) -> None:
         """The user withdrew; with ``everyone``, whoever shares the work may hear of it."""
         case = self.cases[txn]
+        case.ended_for_all |= everyone and bool(case.name)
         for other in self.cases.values():
             if other is case or (everyone and case.name and other.name == case.name):
                 other.withdrawn = True
@@ -180,7 +187,8 @@ class Auditor:
             self.detached.told_failed(process.name, case.wanted)
         if case.asked and failure.kind != "cancelled":
             return  # there is no such result, or not yet, or not any more
-        if failure.kind != "cancelled" or not (case.withdrawn or process.closing):
+        known = case.withdrawn or case.overtakes or process.closing
+        if failure.kind != "cancelled" or not known:
             self.world.violation(f"P2 {txn} of {process.name}: {failure.message}")
 
     def _outcome(self, case: Case, outcome: str) -> None:
