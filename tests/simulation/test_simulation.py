@@ -25,7 +25,7 @@ FOUND = {
     206769: "a frozen process on the only listed port kept the signpost from its host",
     207207: "a record of which nothing was held any more was kept in mind",
     114591: "held parts of a range did not count when whoever ran all of it gave it back",
-    7658: "who lost a server that had never said anything left its signpost up, and found itself there",
+    7658: "who lost a server that had never said a word left its signpost up, and found itself",
 }
 """Seeds beyond these that once broke a promise, and what it was."""
 
