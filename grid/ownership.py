@@ -71,6 +71,10 @@ been started a moment ago, and give others the time to come before it says what 
 FETCHES_MAX = 5
 """So often a result that was asked for is fetched in vain before its user hears of it."""
 
+KEPT_AGAIN_SECONDS = 1.0
+"""Pause before a keeper asks again where the result is that it could not fetch: where others have
+the end on disk already, nothing is run again, and nobody else has news for it."""
+
 KEEP_AGAIN_SECONDS = 30.0
 """Pause before a keeper that had no room tries again: somebody has to make room meanwhile."""
 
@@ -336,6 +340,7 @@ class Ownership:
         owned.found = message.meta if others else None
         owned.state = "fetching"
         owned.awaiting_run = False
+        owned.again_at = None
         owned.skipped = message.skipped
         keep = None
         if owned.kept:
@@ -370,6 +375,7 @@ class Ownership:
         lost = LostOutputs((owned.found or owned.meta).record, missing)
         if owned.found is None:
             owned.awaiting_run = True
+            owned.again_at = now + KEPT_AGAIN_SECONDS if owned.kept else None
             return [], [lost]
         owned.found = None
         owned.state = "pending"
@@ -414,6 +420,7 @@ class Ownership:
             return []
         owned.state = "fetching"
         owned.awaiting_run = False
+        owned.again_at = None
         owned.deadline = None
         return [FetchResult(owned.txn, owned.meta.record, (), owned.end(failure=failure))]
 

@@ -248,6 +248,11 @@ class Submissions:
         found = self.sources(txn, member)
         self._state.send(member, Finished(asked, record, txn.meta, found, txn.skipped))
 
+    def answer_all(self) -> None:
+        """Everyone had the time to report: ends that came before that may be heard of now."""
+        for txn in self._state.registry:
+            self._answer(txn)
+
     def _answer(self, txn: Transaction) -> None:
         """Tell those who wait for the end, if it has come."""
         if txn.detached and not self._may_be_shown(txn):

@@ -25,6 +25,8 @@ FOUND = {
     206769: "a frozen process on the only listed port kept the signpost from its host",
     207207: "a record of which nothing was held any more was kept in mind",
     114591: "held parts of a range did not count when whoever ran all of it gave it back",
+    9271: "a detached end that came before a new server was settled was never told to who waited",
+    9494: "a keeper that could not fetch an end was never told where else it is",
     7658: "who lost a server that had never said a word left its signpost up, and found itself",
 }
 """Seeds beyond these that once broke a promise, and what it was."""
