@@ -94,8 +94,7 @@ def _number_code(key: Any) -> int:
 
 def _spread(number: Any) -> int:
     """Mixed, since fractions differ in few high bits, which crc32 alone maps to few low ones."""
-    code = (crc32(hash(number).to_bytes(8, "little", signed=True)) * _ODD + 1) & _MASK
-    return code ^ (code >> 29)
+    return _mixed(crc32(hash(number).to_bytes(8, "little", signed=True)))
 
 
 def _builtin_twin(key: Any) -> Any:

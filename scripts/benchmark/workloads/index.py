@@ -1,11 +1,9 @@
 """The inverted index: for every word the sorted names of the files that have it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from scripts.benchmark.work import MapReduce, TextFiles
-from scripts.benchmark.workloads import texts
-from scripts.benchmark.workloads.base import Input, MapReduceWorkload
+from scripts.benchmark.workloads.texts import TextWorkload
 
 
 def places(path: str, text: str) -> Iterator[tuple[str, str]]:
@@ -18,16 +16,8 @@ def in_order(_word: str, names: list[str]) -> list[str]:
     return sorted(names)
 
 
-class Measured(MapReduceWorkload):
+class Measured(TextWorkload):
     about = "An inverted index of the files of the word count: word to sorted file names."
-    input = "texts"
-    unit = "MB of text"
-    full = 200
-    quick = 20
-    least = 1
 
-    def prepare(self, folder: Path, size: int) -> None:
-        texts.write(folder, size)
-
-    def work(self, given: Input) -> MapReduce:
-        return MapReduce(TextFiles(str(given.folder)), places, in_order)
+    def over(self, source: TextFiles) -> MapReduce:
+        return MapReduce(source, places, in_order)

@@ -3,11 +3,17 @@
 Words are drawn as in prose, the n-th most frequent one n times rarer than the first; and so that
 none is missing, each file also has its share of the whole vocabulary. 200 MB have 2 million
 distinct words in 400 files, like source text; prose has far fewer.
+
+``TextWorkload`` is a job over such files, so that several share one input.
 """
 
 import random
+from abc import abstractmethod
 from itertools import islice
 from pathlib import Path
+
+from scripts.benchmark.work import MapReduce, TextFiles
+from scripts.benchmark.workloads.base import Input, MapReduceWorkload
 
 SEED = 11235
 WORDS_PER_MB = 10_000
@@ -57,3 +63,23 @@ def _text(source: random.Random, vocabulary: list[str], own: list[str]) -> str:
     left = iter(words)
     lines = iter(lambda: " ".join(islice(left, LINE_WORDS)), "")
     return "\n".join(lines) + "\n"
+
+
+class TextWorkload(MapReduceWorkload):
+    """A job whose items are the texts of these files."""
+
+    input = "texts"
+    unit = "MB of text"
+    full = 200
+    quick = 20
+    least = 1
+
+    def prepare(self, folder: Path, size: int) -> None:
+        write(folder, size)
+
+    def work(self, given: Input) -> MapReduce:
+        return self.over(TextFiles(str(given.folder)))
+
+    @abstractmethod
+    def over(self, source: TextFiles) -> MapReduce:
+        """The job over these files."""
