@@ -3,6 +3,10 @@
 A module is the user's when it has a file that is neither in the standard library, nor in
 site-packages, nor part of this package. Such modules are pickled by reference, so a worker has to
 have the very same source; its digest says so. Nothing here imports a module to find out.
+
+Bytecode is known by length and whole seconds of its source, so of a module that was changed twice
+within a second it may be the older one's. Where the digest promises a version it is not trusted
+(``distrust_bytecode``).
 """
 
 import ast
@@ -32,6 +36,33 @@ _LOADERS: tuple[Any, ...] = (
     (SourceFileLoader, SOURCE_SUFFIXES),
 )
 _INSTALLED = ("site-packages", "dist-packages")
+
+
+class _FromSource(SourceFileLoader):
+    """Compiles the source, and looks for no bytecode."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
+_from_source = FileFinder.path_hook(
+    (ExtensionFileLoader, EXTENSION_SUFFIXES), (_FromSource, SOURCE_SUFFIXES)
+)
+
+
+def distrust_bytecode() -> None:
+    """Have this process import the user's own modules from their source, from now on."""
+    sys.path_hooks.insert(0, _users_finder)
+    sys.path_importer_cache.clear()
+
+
+def _users_finder(folder: str) -> Any:
+    """Find modules in a folder of the user's. Raises ``ImportError``: another hook finds them."""
+    if not _is_outside_libraries(Path(folder).name, str(Path(folder).absolute())):
+        raise ImportError(f"{folder} is a library's", path=folder)
+    return _from_source(folder)
 
 
 def is_users(name: str, path: str | None) -> bool:

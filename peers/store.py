@@ -17,7 +17,6 @@ called from any thread. Does not do: writing segments (the workers do, into ``fo
 what is still needed.
 """
 
-import itertools
 import logging
 import os
 import tempfile
@@ -50,7 +49,6 @@ from peers.segment import (
     record_prefix,
     segment_name,
     slice_name,
-    unsealed_names,
 )
 from peers.segment_writer import spool_full, write_file
 
@@ -89,8 +87,6 @@ class Store:
         self._default_root = root is None and "GRID_SPOOL" not in os.environ
         self._root = Path(root) if root is not None else default_root()
         self._tag_folder = self._root / tag
-        self._peer = peer
-        self._counter = itertools.count(1)
         self._guard = threading.Lock()
         self._locks: dict[str, int] = {}
         self._tag_lock_fd = -1
@@ -113,10 +109,6 @@ class Store:
         return str(self._root.resolve())
 
     # ------------------------------------------------------------------ segments
-
-    def new_output(self, record: str, kind: Kind, start: int, stop: int) -> Output:
-        """Return a name no other attempt ever had: this peer, and its next number."""
-        return Output(record, kind, start, stop, self._peer, next(self._counter))
 
     def holdings(self) -> list[Held]:
         """Return what this peer holds, own and adopted, from the headers on disk."""
@@ -199,11 +191,6 @@ class Store:
     def drop_output(self, output: Output) -> int:
         """Remove one output and slices of it; return how many files were removed."""
         return self._remove_starting((segment_name(output),))
-
-    def clear_unsealed(self, output: Output) -> None:
-        """Remove what a worker that died left of ``output``."""
-        for name in unsealed_names(output):
-            (self.folder / name).unlink(missing_ok=True)
 
     # ------------------------------------------------------------------ folders
 

@@ -27,6 +27,7 @@ from types import FrameType, ModuleType
 
 import msgspec
 
+from peers.modules import distrust_bytecode
 from peers.process_control import (
     be_killed_first,
     die_with_parent,
@@ -79,6 +80,7 @@ def main(control_fd: int, peer_pid: int) -> None:
         os.dup2(2, 1)  # the peer's standard output is for the peer's own results
     except OSError:
         pass  # a daemon without standard error has nothing to mix up
+    distrust_bytecode()
     gc.collect()
     gc.freeze()
     helper.run()

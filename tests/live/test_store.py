@@ -1,5 +1,6 @@
 """Folders of segments among the peers of one host: locks, adoption, sweeping, leaving."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ from typing import TypeVar
 import pytest
 
 from grid.errors import Misuse
-from grid.messages import Output
+from grid.messages import Kind, Output
 from peers import store as store_module
 from peers.segment import SegmentCorrupt, SegmentMissing, read_partitions, slice_segment
 from peers.segment_writer import SegmentWriter
@@ -32,8 +33,16 @@ def spool(tmp_path: Path) -> Path:
     return tmp_path / "spool"
 
 
+_numbers = itertools.count(1)
+
+
+def new_output(store: Store, record: str, kind: Kind) -> Output:
+    """Name an output of this store's peer."""
+    return Output(record, kind, 0, 4, store.folder.name, next(_numbers))
+
+
 def fill(store: Store, record: str = RECORD, partition: int = 1, data: bytes = b"abc") -> Output:
-    output = store.new_output(record, "map", 0, 4)
+    output = new_output(store, record, "map")
     with SegmentWriter(store.folder, output, PARTITIONS) as writer:
         writer.add(partition, data)
         writer.seal((2,))
@@ -54,10 +63,11 @@ def peer_process(spool: Path, peer: str, then: str = "sys.stdin.read()") -> Iter
     """Another process with an open store that holds one segment; yields its pid."""
     script = (
         "import sys\n"
+        "from grid.messages import Output\n"
         "from peers.store import Store\n"
         "from peers.segment_writer import SegmentWriter\n"
         f"store = Store({str(spool)!r}, 'tag', {peer!r})\n"
-        f"output = store.new_output({RECORD!r}, 'map', 0, 4)\n"
+        f"output = Output({RECORD!r}, 'map', 0, 4, {peer!r}, 1)\n"
         f"writer = SegmentWriter(store.folder, output, {PARTITIONS})\n"
         "writer.add(1, b'abc'); writer.seal((2,))\n"
         f"print('ready', flush=True)\n{then}\n"
@@ -102,7 +112,7 @@ def test_outputs_are_numbered_found_and_dropped(spool: Path) -> None:
 def test_drop_takes_only_the_kinds_named(spool: Path) -> None:
     store = Store(spool, "tag", "me")
     mapped = fill(store)
-    reduced = store.new_output(RECORD, "reduce", 0, 4)
+    reduced = new_output(store, RECORD, "reduce")
     with SegmentWriter(store.folder, reduced, PARTITIONS) as writer:
         writer.seal()
     store.drop(RECORD, ["map"])
