@@ -175,7 +175,8 @@ class Ledger:
         return found
 
     def too_few(self) -> list[str]:
-        """What is on fewer disks than it should be, of hosts where somebody lives."""
+        """What is on fewer disks than it should be, of hosts where somebody lives. What is on none
+        of these, nobody could copy: its one keeper has left."""
         hosts = {p.host.name for p in self.world.processes if p.awake and not p.closing}
         found: list[str] = []
         for record in self.owed(0.0):
@@ -183,7 +184,7 @@ class Ledger:
             assert keeping is not None
             wanted = min(keeping.copies, len(hosts))
             have = [name for name in self.pages(record) if name in hosts]
-            if len(have) < wanted:
+            if 0 < len(have) < wanted:
                 found.append(f"{record} is on the disks of {have}, not on {wanted}")
         return found
 

@@ -101,7 +101,7 @@ class Process:
             link.close(end, "process ended")
         for link in self.world.relayed:
             if link.through is self:
-                link.close(None, "the one between has ended")
+                link.tear("the one between has ended")
         for other in self.world.processes:
             if other.ready_for == self.me.peer and self.reaches(other):
                 other.soon(ev.ReadinessLost(self.me.peer))

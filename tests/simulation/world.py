@@ -11,6 +11,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from grid.messages import Address, Output
@@ -207,6 +208,16 @@ class Link:
             self.through.receive(lambda: self.ends[end].receive(deliver))
         else:
             self.ends[end].receive(deliver)
+
+    def tear(self, reason: str) -> None:
+        """The one between is gone, with what it had not passed on: both ends notice, unless they
+        are cut off from where it was; also when one of them has just closed."""
+        assert self.through is not None
+        self.open = False
+        for end, process in enumerate(self.ends):
+            if self.world.carries(self.through.host.name, process.host.name):
+                lost = partial(process.link_lost, self, end, reason)
+                self.world.at(self.world.delay(), partial(process.receive, lost))
 
     def close(self, by: int | None, reason: str) -> None:
         """Close: the other end (both, if the link breaks) learns it after what was sent."""
