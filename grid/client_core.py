@@ -478,7 +478,9 @@ class ClientCore:
             self._do([DropOutput(event.holding.output)])
         else:
             self.holdings.add(event.holding, event.sizes, now)
-            self._say(TaskDone(event.attempt, event.holding, event.seconds, event.sizes))
+            self._say(
+                TaskDone(event.attempt, event.holding, event.seconds, event.sizes, event.result)
+            )
         self._start_tasks()
 
     def _cancel_tasks(self, attempts: list[str]) -> None:
@@ -527,7 +529,8 @@ class ClientCore:
             case Progress():
                 self._do(self.ownership.progress(message, self.election.reign.term))
             case Finished():
-                self._do(self._fetches.note(self.ownership.finished(message)))
+                effects, messages = self.ownership.finished(message)
+                self._act((self._fetches.note(effects), messages))
             case Failed():
                 effects, messages = self.ownership.failed(message)
                 self._do(self._fetches.note(effects))

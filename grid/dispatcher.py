@@ -183,6 +183,8 @@ class Dispatcher:
         if news and message.sizes:
             txn.note_sizes(member.ref.peer, message.sizes)
         plan = txn.plans.get(output.kind)
+        if message.result and news:
+            txn.brought = output, message.result
         if plan is not None and plan.has(output.start, output.stop):
             txn.sizers[output.kind].note(output.stop - output.start, message.seconds)
 

@@ -188,14 +188,15 @@ class FetchResult:
 
 @dataclass(frozen=True, slots=True)
 class Deliver:
-    """The result is here, in these segments in this order: resolve the user's transaction. Given
-    once for a transaction, or ``Reject`` is, never both. What is held of the result may be dropped
-    as soon as this is done."""
+    """The result is here, in these segments in this order, or all of it as ``result``: resolve the
+    user's transaction. Given once for a transaction, or ``Reject`` is, never both. What is held of
+    the result may be dropped as soon as this is done."""
 
     txn: str
     meta: RecordMeta
     holdings: tuple[tuple[Holding, PeerRef], ...]
     skipped: tuple[int, ...]
+    result: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

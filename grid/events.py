@@ -300,10 +300,13 @@ class InputsFailed:
 
 @dataclass(frozen=True, slots=True)
 class TaskSealed:
+    """``result`` are its bytes, if they are few and may be all of a result."""
+
     attempt: str
     holding: Holding
     sizes: tuple[int, ...]
     seconds: float
+    result: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -412,12 +412,14 @@ class Acknowledge(Struct, frozen=True, tag=True):
 
 
 class TaskDone(Struct, frozen=True, tag=True):
-    """An attempt is sealed. ``sizes`` are its bytes by partition (map only)."""
+    """An attempt is sealed. ``sizes`` are its bytes by partition (map only). If it may be all of a
+    result, and is small, its bytes ride along as ``result``: a segment, which only users open."""
 
     attempt: Name
     holding: Holding
     seconds: Seconds
     sizes: tuple[Bytes, ...] = ()
+    result: Annotated[bytes, Meta(max_length=RIDING_BYTES_MAX)] = b""
 
 
 class TaskFailed(Struct, frozen=True, tag=True):
@@ -586,14 +588,15 @@ class Progress(Struct, frozen=True, tag=True):
 
 
 class Finished(Struct, frozen=True, tag=True):
-    """All output is there: fetch these, in this order, from their holders. ``skipped`` are the
-    indices of items left out by ``on_error="skip"``."""
+    """All output is there: fetch these, in this order, from their holders, unless all of it rides
+    along as ``result``. ``skipped`` are the indices of items left out by ``on_error="skip"``."""
 
     txn: Name
     record: Name
     meta: RecordMeta
     holdings: tuple[tuple[Holding, PeerRef], ...]
     skipped: tuple[Count, ...] = ()
+    result: Annotated[bytes, Meta(max_length=RIDING_BYTES_MAX)] = b""
 
 
 class Failed(Struct, frozen=True, tag=True):

@@ -329,24 +329,27 @@ class Ownership:
             peers=owned.ledger.peers(),
         )
 
-    def finished(self, message: Finished) -> list[ClientEffect]:
-        """The outputs are there: fetch them, once; or again if some were run anew."""
+    def finished(self, message: Finished) -> tuple[list[ClientEffect], list[FromClient]]:
+        """The outputs are there: fetch them, once, or again if some were run anew; unless they
+        came along. What is kept on disk is fetched: it has to be a file."""
         owned = self._owned.get(message.txn)
         if owned is None or owned.state == "resolved":
-            return []
+            return [], []
         if owned.state == "fetching" and not owned.awaiting_run:
-            return []
+            return [], []
         others = owned.asked or message.record != owned.meta.record
         owned.found = message.meta if others else None
         owned.state = "fetching"
         owned.awaiting_run = False
         owned.again_at = None
         owned.skipped = message.skipped
+        if message.result and not owned.kept:
+            return self._delivered(owned, message.holdings, message.result)
         keep = None
         if owned.kept:
             held = tuple(holding for holding, _ in message.holdings)
             keep = structs.replace(owned.end(message.skipped), holdings=held)
-        return [FetchResult(owned.txn, message.record, message.holdings, keep)]
+        return [FetchResult(owned.txn, message.record, message.holdings, keep)], []
 
     def fetched(
         self, txn: str, holdings: tuple[tuple[Holding, PeerRef], ...]
@@ -355,11 +358,16 @@ class Ownership:
         owned = self._owned.get(txn)
         if owned is None or owned.state != "fetching":
             return [], []
-        meta = owned.found or owned.meta
-        parting = self._part(owned, Acknowledge(txn, meta.record))
         if owned.kept:
-            return [], parting
-        return [Deliver(txn, meta, holdings, owned.skipped)], parting
+            return [], self._part(owned, Acknowledge(txn, owned.meta.record))
+        return self._delivered(owned, holdings)
+
+    def _delivered(
+        self, owned: _Owned, holdings: tuple[tuple[Holding, PeerRef], ...], result: bytes = b""
+    ) -> tuple[list[ClientEffect], list[FromClient]]:
+        meta = owned.found or owned.meta
+        parting = self._part(owned, Acknowledge(owned.txn, meta.record))
+        return [Deliver(owned.txn, meta, holdings, owned.skipped, result)], parting
 
     def missing(
         self, txn: str, missing: tuple[Output, ...], reason: str, now: float

@@ -80,6 +80,8 @@ class Transaction:
     """An earlier server had accepted it."""
     skipped: tuple[int, ...] = ()
     riding: Riding = NOTHING_RIDING
+    brought: tuple[Output, bytes] | None = None
+    """An output that came along with the word that it is sealed: it may be all of the result."""
     head_given: dict[str, None] = field(default_factory=dict)
     """The peers to whom the record's head has been sent along."""
     reduce_size: int = 0

@@ -209,10 +209,13 @@ class Submissions:
             if txn.failure is not None:
                 self._state.send(member, Failed(owner.txn, txn.meta.record, txn.failure))
             else:
-                found = self.sources(txn, member)
-                record = txn.meta.record
-                finished = Finished(owner.txn, record, txn.meta, found, txn.skipped)
-                self._state.send(member, finished)
+                self._state.send(member, self._finished(txn, member, owner.txn))
+
+    def _finished(self, txn: Transaction, member: Member, told: str) -> Finished:
+        found = self.sources(txn, member)
+        whole = txn.brought is not None and [txn.brought[0]] == [h.output for h, _ in found]
+        result = txn.brought[1] if whole and txn.brought is not None else b""
+        return Finished(told, txn.meta.record, txn.meta, found, txn.skipped, result)
 
     def show_result(self, member: Member, message: AskResult) -> None:
         """Tell one who knows only its name where a finished result is. It becomes no owner: the
@@ -245,8 +248,7 @@ class Submissions:
         if txn.failure is not None:
             self._state.send(member, Failed(asked, record, txn.failure))
             return
-        found = self.sources(txn, member)
-        self._state.send(member, Finished(asked, record, txn.meta, found, txn.skipped))
+        self._state.send(member, self._finished(txn, member, asked))
 
     def answer_all(self) -> None:
         """Everyone had the time to report: ends that came before that may be heard of now."""

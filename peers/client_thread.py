@@ -233,7 +233,11 @@ class ClientThread(CoreThread):
                 self._users.show_status(effect)
             case fx.Prepare():
                 self._assigned[effect.assign.attempt] = effect.assign
-                self._in_background(lambda: self._prepare(effect.assign))
+                at_hand = self._inputs.at_hand(effect.assign)
+                if at_hand is not None:
+                    self.call(self._prepared, effect.assign, at_hand)
+                else:
+                    self._in_background(lambda: self._prepare(effect.assign))
             case fx.RunTask():
                 ready = self._ready[effect.assign.attempt]
                 self.pool.run(ready.task(effect.assign, effect.output), ready.head.code)
@@ -579,7 +583,9 @@ class ClientThread(CoreThread):
         match event:
             case Succeeded():
                 self._done_with(event.attempt)
-                sealed = ev.TaskSealed(event.attempt, event.holding, event.sizes, event.seconds)
+                sealed = ev.TaskSealed(
+                    event.attempt, event.holding, event.sizes, event.seconds, event.result
+                )
                 self.take(sealed)
             case Raised():
                 self._done_with(event.attempt)

@@ -1,6 +1,6 @@
 """A thread with an event loop that drives one core: events in, effects out, the timer re-armed.
 
-Nothing is decided here. After each step the timer is set to the core's next deadline. The loop
+Nothing is decided here. After each step the timer is set for the core's next deadline. The loop
 reads sockets before it fires timers, so after a pause of this process what has arrived is heard
 before any deadline is.
 
@@ -39,6 +39,8 @@ class CoreThread:
         self.trace: Trace | None = None
         """Where the core's steps are written down, if anywhere. Set before the start."""
         self._timer: asyncio.TimerHandle | None = None
+        self._mail: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
+        self._reading = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
         self._story: deque[str] = deque(maxlen=STORY_EVENTS)
@@ -54,11 +56,18 @@ class CoreThread:
         self.call(self.take, event)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Run a function on the thread, soon. Nothing happens once the thread has ended."""
-        try:
-            self.loop.call_soon_threadsafe(function, *args)
-        except RuntimeError:
-            pass  # the loop is closed: whatever this was about is over
+        """Run a function on the thread, soon, in the order of the calls. Nothing happens once the
+        thread has ended."""
+        self._mail.append((function, args))
+        if not self._reading:
+            # Waking a loop costs more than most steps: it is done once for all that comes until
+            # the loop has read its mail.
+            self._reading = True
+            try:
+                self.loop.call_soon_threadsafe(self._read_mail)
+            except RuntimeError:  # the loop is closed: whatever this was about is over
+                self._mail.clear()
+                self._reading = False
 
     def stop(self) -> None:
         """End the thread, from another one."""
@@ -107,6 +116,18 @@ class CoreThread:
         """Let go of everything; the core is not to be trusted any more."""
         raise NotImplementedError
 
+    def _read_mail(self) -> None:
+        for _ in range(len(self._mail)):
+            function, args = self._mail.popleft()
+            try:
+                function(*args)
+            except Exception as error:
+                self.loop.call_exception_handler({"message": "in a call", "exception": error})
+        self._reading = False
+        if self._mail:  # it came while the other was read; sockets are looked at first
+            self._reading = True
+            self.loop.call_soon(self._read_mail)
+
     def _step(self, event: Any) -> None:
         raise NotImplementedError
 
@@ -120,12 +141,24 @@ class CoreThread:
         raise NotImplementedError
 
     def _arm(self) -> None:
+        """See to it that the timer fires no later than the next deadline. Deadlines move on with
+        almost every step: one that fires too soon costs less than to set it every time."""
+        deadline = self._next_deadline()
         if self._timer is not None:
+            if deadline is not None and self._timer.when() <= deadline:
+                return
             self._timer.cancel()
             self._timer = None
-        deadline = self._next_deadline()
         if deadline is not None:
-            self._timer = self.loop.call_at(deadline, self._on_deadline)
+            self._timer = self.loop.call_at(deadline, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        deadline = self._next_deadline()
+        if deadline is not None and deadline <= self.loop.time():
+            self._on_deadline()
+        else:
+            self._arm()
 
     def do_later(self, work: Any) -> None:
         """Run a coroutine on the loop, kept until it ends."""

@@ -59,7 +59,7 @@ from peers.inputs import FETCH_SECONDS, Inputs
 from peers.journal import time_of_day
 from peers.records import Head, OwnedRecord, Records, digest, load_keys, own
 from peers.relay import Relay
-from peers.results import Fetcher, keep
+from peers.results import Fetcher, keep, riding
 from peers.security import secure
 from peers.server_thread import ServerThread
 from peers.shipping import Code, freeze
@@ -462,8 +462,11 @@ class Engine:
         if transaction is None:
             return
         try:
-            outputs = tuple(holding.output for holding, _ in effect.holdings)
-            results = keep(self.store, effect.txn, outputs)
+            if effect.result:
+                results = riding(effect.result)
+            else:
+                outputs = tuple(holding.output for holding, _ in effect.holdings)
+                results = keep(self.store, effect.txn, outputs)
         except (OSError, GridError) as error:
             log.exception("cannot keep a result peer=%s txn=%s", self.me.name, effect.txn)
             problem = GridError(f"the result could not be kept on {self.me.name}: {error}")

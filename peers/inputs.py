@@ -78,7 +78,7 @@ class Ready:
 
 
 class Inputs:
-    """Prepares tasks. Every method may block and be called from several threads."""
+    """Prepares tasks. Called from several threads; methods may block, but for ``at_hand``."""
 
     def __init__(self, me: PeerRef, records: Records, store: Store, bulk: BulkClient) -> None:
         self._me = me
@@ -87,6 +87,16 @@ class Inputs:
         self._bulk = bulk
         self._heads: dict[str, Head] = {}
         self._lock = threading.Lock()
+
+    def at_hand(self, assign: Assign) -> Ready | None:
+        """Return a task of which everything has come along, or nothing. Does not block."""
+        riding = assign.riding
+        if not riding.items or not (riding.head or assign.record in self._heads):
+            return None
+        try:
+            return self.prepare(assign)
+        except InputsAbsent:
+            return None  # whoever may block finds the same, and tells it
 
     def prepare(self, assign: Assign) -> Ready:
         """Get everything a task needs. Raises ``InputsAbsent``."""

@@ -18,7 +18,7 @@ from grid.messages import FetchSegments, Holding, Output, PeerRef
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.chunks import Pairs, decode_pairs
 from peers.inputs import FETCH_SECONDS, InputsAbsent
-from peers.segment import SegmentCorrupt, SegmentMissing, read_partitions
+from peers.segment import SegmentCorrupt, SegmentMissing, parse, read_partitions
 from peers.store import Store
 
 ALL_PARTITIONS = 1 << 30
@@ -79,26 +79,33 @@ def _remove(paths: tuple[Path, ...], process: int) -> None:
         path.unlink(missing_ok=True)
 
 
-class Results:
-    """The bytes of one result, in order; removed when this object is no longer used."""
+def riding(content: bytes) -> "Results":
+    """Return a small result that came in a message, as one segment. Raises ``SegmentCorrupt``."""
+    return Results((), [_chunks_in(parse(content)[1])])
 
-    def __init__(self, paths: tuple[Path, ...]) -> None:
+
+class Results:
+    """The bytes of one result, in order; removed when this object is no longer used. They are in
+    the segments at ``paths``, or ``held`` in memory: the chunks of each segment."""
+
+    def __init__(self, paths: tuple[Path, ...], held: list[list[bytes]] | None = None) -> None:
         self._paths = paths
-        self._held: list[list[bytes]] | None = None
+        self._held = held
+        self._count = len(paths) if held is None else len(held)
         self._holding = threading.Lock()
         self._finalizer = weakref.finalize(self, _remove, paths, os.getpid())
         self._finalizer.atexit = False  # then closing its peer clears everything, in its order
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
         """Stream the results, one chunk in memory at a time."""
-        for number in range(len(self._paths)):
+        for number in range(self._count):
             yield from self._pairs_of(number)
 
     def as_dict(self) -> dict[Any, Any]:
         """Return all results. Raises ``BadJob`` if two have one key."""
         results: dict[Any, Any] = {}
         count = 0
-        for number in range(len(self._paths)):
+        for number in range(self._count):
             for chunk in self._chunks_of(number):
                 results.update(zip(chunk.keys, chunk.values, strict=True))
                 count += len(chunk.keys)
@@ -107,7 +114,7 @@ class Results:
 
     def segments(self) -> Iterator[list[tuple[Any, Any]]]:
         """Stream the results of each segment apart."""
-        for number in range(len(self._paths)):
+        for number in range(self._count):
             yield list(self._pairs_of(number))
 
     def hold(self) -> None:
@@ -133,5 +140,8 @@ class Results:
 
 
 def _read(path: Path) -> list[bytes]:
-    partitions = read_partitions(path, 0, ALL_PARTITIONS)
+    return _chunks_in(read_partitions(path, 0, ALL_PARTITIONS))
+
+
+def _chunks_in(partitions: list[tuple[int, list[bytes]]]) -> list[bytes]:
     return [chunk for _, chunks in partitions for chunk in chunks]

@@ -39,10 +39,12 @@ class SpoolFull(GridError):
 
 
 class Sealed(NamedTuple):
-    """What a writer made: the holding, and for maps its bytes by partition."""
+    """What a writer made: the holding, for maps its bytes by partition, and all of the file where
+    it is small and was asked for."""
 
     holding: Holding
     sizes: tuple[int, ...]
+    content: bytes = b""
 
 
 class _Chunk(NamedTuple):
@@ -114,8 +116,9 @@ class SegmentWriter:
         self._spilled = len(self._chunks)
         self._memory_bytes = 0
 
-    def seal(self, skipped: tuple[int, ...] = ()) -> Sealed:
-        """Write the file, give it its name, and return what it holds."""
+    def seal(self, skipped: tuple[int, ...] = (), *, content_bytes_max: int = 0) -> Sealed:
+        """Write the file, give it its name, and return what it holds; its content too, if that is
+        no larger than ``content_bytes_max``."""
         chunks = sorted(self._chunks, key=lambda chunk: chunk.partition)
         header = Header(
             self._output,
@@ -127,13 +130,19 @@ class SegmentWriter:
             [chunk.length for chunk in chunks],
             [chunk.crc for chunk in chunks],
         )
+        start = encode_header(header)
+        size = len(start) + sum(header.chunk_bytes)
+        content = b""
         try:
-            self._write(encode_header(header), chunks)
+            if size <= content_bytes_max:
+                content = b"".join((start, *self._contents(chunks)))
+            self._write(start, chunks)
             self._unsealed_path.rename(self._path)
         except OSError as error:
             raise self._failed(error) from error
         self.abandon()
-        return Sealed(header.holding, header.sizes if self._output.kind == "map" else ())
+        sizes = header.sizes if self._output.kind == "map" else ()
+        return Sealed(header.holding, sizes, content)
 
     def abandon(self) -> None:
         """Remove what was written and not sealed. A second call does nothing."""

@@ -194,7 +194,8 @@ class Worker:
             return Raised(attempt, failures.bug(error))
         except BaseException as error:  # SystemExit and its like, which user code raised
             return Raised(attempt, self._raised(task, error))
-        return Succeeded(attempt, sealed.holding, sealed.sizes, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        return Succeeded(attempt, sealed.holding, sealed.sizes, seconds, sealed.content)
 
     def _raised(self, task: Task, error: BaseException) -> Failure:
         """What nobody caught on its way: the kind of task says which function it was, and the page

@@ -111,12 +111,14 @@ class Items(Struct, frozen=True, tag=True):
 
 
 class Succeeded(Struct, frozen=True, tag=True):
-    """The output is sealed. ``sizes`` are its bytes by partition (map only)."""
+    """The output is sealed. ``sizes`` are its bytes by partition (map only); ``result`` is all of
+    it, if it is small and may be all of a result."""
 
     attempt: str
     holding: Holding
     sizes: tuple[int, ...]
     seconds: float
+    result: bytes = b""
 
 
 class Raised(Struct, frozen=True, tag=True):

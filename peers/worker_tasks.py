@@ -15,7 +15,7 @@ from typing import Any
 
 from grid.functions import Functions
 from grid.mapreduce import Grouper, Pair, UserFault, finish, merge, reduce_partition
-from grid.messages import Output
+from grid.messages import RIDING_BYTES_MAX, Output
 from grid.pickling import show
 from peers.chunks import decode_groups, decode_pairs, encode_groups, encode_pairs
 from peers.files import Changed, Reference
@@ -133,7 +133,7 @@ def _reduce_whole(grouper: Grouper, task: MapTask, bench: Bench) -> Sealed:
         for partition, groups in grouper.drain(task.partitions):
             copied = decode_groups(encode_groups(groups))  # as by way of a segment
             _write(writer, partition, reduce_partition(bench.functions, merge([copied])))
-        return writer.seal()
+        return writer.seal(content_bytes_max=RIDING_BYTES_MAX)
 
 
 def _spill(grouper: Grouper, writer: SegmentWriter, partitions: int) -> None:
@@ -239,7 +239,7 @@ def _finish(task: FinishTask, bench: Bench) -> Sealed:
     _bytes_in(task.inputs, 0, 1)  # tells of all lost inputs at once, before the work
     with _writer(task.output, 1, bench) as writer:
         _write(writer, 0, finish(bench.functions, _results(task.inputs)))
-        return writer.seal()
+        return writer.seal(content_bytes_max=RIDING_BYTES_MAX)
 
 
 def _call(task: CallTask, bench: Bench) -> Sealed:

@@ -1,12 +1,15 @@
 """A job that is one task: the worker that mapped its items reduces what came of them."""
 
+import os
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from grid.mapreduce import assemble
+from grid.messages import RIDING_BYTES_MAX
 from peers import Job, TaskError
 from peers.worker_channel import FinishTask, MapTask
 from tests.live.harness import Site
@@ -83,6 +86,17 @@ def test_a_job_of_one_item_is_one_task(site: Site, more: dict[str, Any]) -> None
     tasks = 2 if "finishfn" in more else 1
     assert txn.progress.tasks_this_term == tasks
     assert (txn.progress.maps_done, txn.progress.maps_total) == (1, 1)
+
+
+@pytest.mark.parametrize("size", [0, RIDING_BYTES_MAX], ids=["small", "large"])
+def test_only_a_small_result_comes_without_a_file_at_its_owner(site: Site, size: int) -> None:
+    site.here(slots=1)
+    owner = site.here(slots=0)
+    job = Job([bytes(size)], lambda _, value: [("a", value)])
+    txn = owner.submit(job)
+    assert txn.result(20) == job.run()
+    kept = [*Path(os.environ["GRID_SPOOL"]).rglob(f"result-{txn.id}-*")]
+    assert len(kept) == (1 if size else 0)
 
 
 def test_a_reduce_that_raises_is_told_as_one(site: Site) -> None:

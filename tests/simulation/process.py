@@ -25,8 +25,9 @@ from grid.server_core import ServerCore
 from grid.settings import Settings
 from tests.simulation.auditor import Auditor
 from tests.simulation.cabinet import Cabinet
+from tests.simulation.work import from_a_message
 from tests.simulation.workshop import Workshop
-from tests.simulation.world import Link, World
+from tests.simulation.world import Content, Link, World
 
 
 class Process:
@@ -300,7 +301,10 @@ class Process:
             case fx.FetchResult():
                 self.shop.fetch_result(effect)
             case fx.Deliver():
-                found = [self.shop.find(h.output, ref) for h, ref in effect.holdings]
+                if effect.result:
+                    found: list[Content | None] = [from_a_message(effect.result)]
+                else:
+                    found = [self.shop.find(h.output, ref) for h, ref in effect.holdings]
                 self.auditor.delivered(self, effect, found)
             case fx.Reject():
                 self.auditor.rejected(self, effect.txn, effect.failure)

@@ -4,8 +4,10 @@ Item ``i`` yields the pairs ``(i % 7, i)`` and ``(i % 3, -i)``; a reduce keeps t
 the right answer is one nested list for each key, and any loss, repetition or disorder shows.
 """
 
+import ast
 from collections.abc import Iterable
 
+from grid.messages import RIDING_BYTES_MAX
 from tests.simulation.world import Content
 
 
@@ -42,6 +44,17 @@ def sizes_of(partitions: int, content: Content, kind: str) -> tuple[int, ...]:
     for key, values in content:
         sizes[key % partitions] += len(values)
     return tuple(sizes)
+
+
+def in_a_message(content: Content) -> bytes:
+    """A content as it rides in messages; empty if it is too large."""
+    said = repr(content).encode()
+    return said if len(said) <= RIDING_BYTES_MAX else b""
+
+
+def from_a_message(said: bytes) -> Content:
+    content: Content = ast.literal_eval(said.decode())
+    return content
 
 
 def oracle(items: int) -> dict[int, tuple[int, ...]]:

@@ -12,7 +12,7 @@ from grid import effects as fx
 from grid import events as ev
 from grid.messages import Assign, Failure, Held, Holding, Output, PeerRef, RecordMeta, Source
 from tests.simulation.disk import Unkept
-from tests.simulation.work import map_content, reduce_content, sizes_of
+from tests.simulation.work import in_a_message, map_content, reduce_content, sizes_of
 from tests.simulation.world import Content
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ class Workshop:
             failure = Failure("died", "worker killed", item=assign.start)
             self.process.tell(ev.TaskBroke(assign.attempt, failure))
             return
-        if assign.whole and output.counter % 2:  # sometimes it fits into memory
+        whole = assign.whole and output.counter % 2  # sometimes it fits into memory
+        if whole:
             partitions = self.auditor.partitions(assign.record)
             output = structs.replace(output, kind="reduce", start=0, stop=partitions)
             content = reduce_content([content], partitions, range(partitions))
@@ -151,7 +152,8 @@ class Workshop:
         self.auditor.sealed(self.process, output)
         holding = Holding(output, len(content))
         sizes = sizes_of(self.auditor.partitions(assign.record), content, output.kind)
-        self.process.tell(ev.TaskSealed(assign.attempt, holding, sizes, seconds))
+        result = in_a_message(content) if whole or assign.kind == "finish" else b""
+        self.process.tell(ev.TaskSealed(assign.attempt, holding, sizes, seconds, result))
 
     def _compute(self, assign: Assign) -> Content | None:
         if assign.kind == "map":

@@ -44,8 +44,8 @@ def asker() -> Ownership:
 
 
 def test_a_result_is_asked_for_by_its_name_and_delivered_without_a_word(asker: Ownership) -> None:
-    assert asker.finished(FINISHED) == [FetchResult("w", "r", PAIRS)]
-    assert asker.finished(FINISHED) == []
+    assert asker.finished(FINISHED) == ([FetchResult("w", "r", PAIRS)], [])
+    assert asker.finished(FINISHED) == ([], [])
     assert asker.fetched("w", PAIRS) == ([Deliver("w", META, PAIRS, ())], [])
     assert asker.resubmissions() == []
 
@@ -82,7 +82,7 @@ def test_what_can_never_be_fetched_is_told_in_the_end(asker: Ownership) -> None:
 
 def test_who_asks_and_gives_up_owes_nothing(asker: Ownership) -> None:
     assert asker.cancel("w", True, WITHDRAWN) == ([Reject("w", WITHDRAWN)], [])
-    assert asker.finished(FINISHED) == []
+    assert asker.finished(FINISHED) == ([], [])
     assert asker.resubmissions() == []
 
 

@@ -28,7 +28,7 @@ from grid.messages import (
     Remembered,
     Submit,
 )
-from grid.ownership import ASKS_MAX, KEEP_AGAIN_SECONDS, Ownership
+from grid.ownership import ASKS_MAX, KEEP_AGAIN_SECONDS, KEPT_AGAIN_SECONDS, Ownership
 from tests.unit.cores import holding, join, meta, peer
 from tests.unit.table import Table, finish, serve
 
@@ -54,8 +54,15 @@ def keeper() -> Ownership:
 
 
 def test_a_result_is_on_disk_before_it_is_acknowledged(keeper: Ownership) -> None:
-    assert keeper.finished(FINISHED) == [FetchResult("k", "r", PAIRS, END)]
+    assert keeper.finished(FINISHED) == ([FetchResult("k", "r", PAIRS, END)], [])
     assert keeper.fetched("k", PAIRS) == ([], [Acknowledge("k", "r")]), "no user waits for it here"
+
+
+def test_a_keeper_fetches_also_what_came_along_as_it_has_to_be_a_file(
+    keeper: Ownership,
+) -> None:
+    riding = structs.replace(FINISHED, result=b"result")
+    assert keeper.finished(riding) == ([FetchResult("k", "r", PAIRS, END)], [])
 
 
 def test_a_failure_too(keeper: Ownership) -> None:
@@ -92,7 +99,16 @@ def test_a_keeper_without_room_steps_back_and_comes_again(keeper: Ownership) -> 
     assert keeper.due(10.0 + KEEP_AGAIN_SECONDS / 2) == ([], [])
     again = structs.replace(SUBMIT, accepted=True)
     assert keeper.due(10.0 + KEEP_AGAIN_SECONDS) == ([], [again])
-    assert keeper.finished(FINISHED) == [FetchResult("k", "r", PAIRS, END)]
+    assert keeper.finished(FINISHED) == ([FetchResult("k", "r", PAIRS, END)], [])
+
+
+def test_a_keeper_that_cannot_fetch_an_end_asks_again_where_it_is(keeper: Ownership) -> None:
+    keeper.finished(FINISHED)
+    gone = (RESULT.output,)
+    assert keeper.missing("k", gone, "", 10.0) == ([], [LostOutputs("r", gone)])
+    assert keeper.due(10.0 + KEPT_AGAIN_SECONDS) == ([], [SUBMIT])
+    assert keeper.finished(FINISHED) == ([FetchResult("k", "r", PAIRS, END)], [])
+    assert keeper.due(20.0) == ([], []), "it is being fetched"
 
 
 def test_one_that_is_revived_gives_others_time_to_come() -> None:

@@ -1,6 +1,7 @@
 """An owner's transactions: heard of once (P3), said until confirmed (P2), with a ledger (P4)."""
 
 import pytest
+from msgspec import structs
 
 from grid.effects import AdoptRecord, Deliver, FetchResult, Reject, RejectName
 from grid.messages import (
@@ -47,13 +48,21 @@ def owner() -> Ownership:
 
 
 def test_a_result_is_fetched_once_and_delivered_once(owner: Ownership) -> None:
-    assert owner.finished(FINISHED) == [FetchResult("t", "r", PAIRS)]
-    assert owner.finished(FINISHED) == []
+    assert owner.finished(FINISHED) == ([FetchResult("t", "r", PAIRS)], [])
+    assert owner.finished(FINISHED) == ([], [])
     parting = Acknowledge("t", "r")
     assert owner.fetched("t", PAIRS) == ([Deliver("t", META, PAIRS, ())], [parting])
     assert owner.fetched("t", PAIRS) == ([], [])
-    assert owner.finished(FINISHED) == []
+    assert owner.finished(FINISHED) == ([], [])
     assert len(owner) == 0
+
+
+def test_a_result_that_came_along_is_delivered_at_once(owner: Ownership) -> None:
+    deliver = Deliver("t", META, PAIRS, (), b"result")
+    riding = structs.replace(FINISHED, result=b"result")
+    assert owner.finished(riding) == ([deliver], [Acknowledge("t", "r")])
+    assert owner.finished(riding) == ([], [])
+    assert owner.resubmissions() == [Acknowledge("t", "r")]
 
 
 def test_an_acknowledgement_is_repeated_until_confirmed(owner: Ownership) -> None:
@@ -67,7 +76,7 @@ def test_an_acknowledgement_is_repeated_until_confirmed(owner: Ownership) -> Non
 def test_a_fetch_outlives_the_reign_that_began_it(owner: Ownership) -> None:
     owner.finished(FINISHED)
     assert [type(said) for said in owner.resubmissions()] == [Submit]
-    assert owner.finished(FINISHED) == [], "the new server says it again: it is being fetched"
+    assert owner.finished(FINISHED) == ([], []), "the new server says it again: it is being fetched"
     assert owner.fetched("t", PAIRS)[0] != []
 
 
@@ -75,7 +84,7 @@ def test_what_cannot_be_fetched_is_run_again_and_fetched_again(owner: Ownership)
     owner.finished(FINISHED)
     gone = (PAIRS[0][0].output,)
     assert owner.missing("t", gone, "", 1.0) == ([], [LostOutputs("r", gone)])
-    assert owner.finished(FINISHED) == [FetchResult("t", "r", PAIRS)]
+    assert owner.finished(FINISHED) == ([FetchResult("t", "r", PAIRS)], [])
     assert owner.missing("unknown", gone, "", 1.0) == ([], [])
 
 
@@ -84,11 +93,11 @@ def test_a_result_found_finished_and_then_lost_is_run_for_us() -> None:
     owner = Ownership()
     [ours] = owner.submit("t", META, "n", {}, False, None)
     found = Finished("t", "first", meta("first", 8), PAIRS)
-    assert owner.finished(found) == [FetchResult("t", "first", PAIRS)]
+    assert owner.finished(found) == ([FetchResult("t", "first", PAIRS)], [])
     assert owner.resubmissions() == [], "a new server is not asked to run what is being fetched"
     gone = (PAIRS[0][0].output,)
     assert owner.missing("t", gone, "", 1.0) == ([], [LostOutputs("first", gone), ours])
-    assert owner.finished(FINISHED) == [FetchResult("t", "r", PAIRS)]
+    assert owner.finished(FINISHED) == ([FetchResult("t", "r", PAIRS)], [])
     assert owner.fetched("t", PAIRS) == (
         [Deliver("t", META, PAIRS, ())],
         [Acknowledge("t", "r")],
@@ -107,7 +116,7 @@ def test_a_cancel_is_heard_at_once_and_repeated_until_confirmed(owner: Ownership
 def test_nothing_is_heard_after_a_cancel(owner: Ownership) -> None:
     owner.finished(FINISHED)
     owner.cancel("t", False, WITHDRAWN)
-    assert owner.finished(FINISHED) == []
+    assert owner.finished(FINISHED) == ([], [])
     assert owner.fetched("t", PAIRS) == ([], [])
     assert owner.failed(Failed("t", "r", Failure("raised", "late"))) == ([], [])
 

@@ -38,6 +38,7 @@ from grid.messages import (
     Retain,
     Running,
     Submit,
+    TaskDone,
     TaskFailed,
     TaskReturned,
 )
@@ -165,6 +166,23 @@ def test_a_user_exception_ends_the_transaction_for_its_owner(table: Table) -> No
     failure = Failure("raised", "division by zero", item=order.start)
     said = table.hear("a", TaskFailed(order.attempt, failure))
     assert [m.failure.message for m in said["a"] if isinstance(m, Failed)] == ["division by zero"]
+
+
+@pytest.mark.parametrize("finishes", [False, True])
+def test_a_small_result_goes_to_its_owner_with_the_word_that_it_is_there(
+    table: Table, finishes: bool
+) -> None:
+    table.join(join("a"))
+    table.hear("a", Submit("t", meta(items=1, finish=finishes)))
+    ((_, order),) = table.orders()
+    whole = holding(0, meta().partitions, "a", kind="reduce", counter=7)
+    said = table.hear("a", TaskDone(order.attempt, whole, 0.01, result=b"result"))["a"]
+    results = [message.result for message in said if isinstance(message, Finished)]
+    assert results == ([] if finishes else [b"result"])
+    if finishes:
+        finish(table)
+        (finished,) = [m for m in table.said["a"] if isinstance(m, Finished)]
+        assert finished.result == b"", "it was not all: there was a finish"
 
 
 def test_what_cannot_be_fetched_runs_again_and_is_announced_again(table: Table) -> None:
