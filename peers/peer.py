@@ -320,6 +320,7 @@ class Peer:
 
     def after_fork(self) -> tuple[object, list[int]]:
         """See ``peers.forking``."""
+        self._configuration = self._configuration.in_child()
         self._starting = threading.Lock()
         self._went_down = threading.Event()
         engine, self._engine, self._leaving = self._engine or self._leaving, None, None
