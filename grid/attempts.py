@@ -41,6 +41,11 @@ class Attempts:
     def __len__(self) -> int:
         return sum(task.stage is not Stage.STOPPING for task in self._tasks.values())
 
+    @property
+    def busy(self) -> int:
+        """How many slots are taken."""
+        return sum(task.stage in (Stage.RUNNING, Stage.STOPPING) for task in self._tasks.values())
+
     def add(self, assign: Assign) -> bool:
         """Take in a task; False for one that is here already."""
         if assign.attempt in self._tasks:
@@ -56,7 +61,7 @@ class Attempts:
 
     def startable(self) -> list[tuple[Assign, Output]]:
         """Take free slots for ready tasks, in the order given; name their outputs."""
-        busy = sum(task.stage in (Stage.RUNNING, Stage.STOPPING) for task in self._tasks.values())
+        busy = self.busy
         started: list[tuple[Assign, Output]] = []
         for task in self._tasks.values():
             if busy >= self._slots:

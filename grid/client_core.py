@@ -25,11 +25,13 @@ from grid.effects import (
     ForgetTask,
     GiveUp,
     GoDownNow,
+    MeasureSelf,
     Prepare,
     RunTask,
     Send,
     ShowDrained,
     ShowPrinted,
+    ShowPrints,
     ShowStatus,
     SufferFault,
 )
@@ -54,6 +56,7 @@ from grid.events import (
     OutputPrinted,
     PortBound,
     PortTaken,
+    PrintsRequested,
     ProbeAnswered,
     ProbeFailed,
     ReadinessLost,
@@ -66,6 +69,7 @@ from grid.events import (
     ResultRequested,
     ResultUnkept,
     RivalHeard,
+    SelfMeasured,
     Started,
     StatusRequested,
     SubmitRequested,
@@ -88,6 +92,7 @@ from grid.messages import (
     AskDown,
     AskDrain,
     AskFault,
+    AskPrints,
     AskStatus,
     Assign,
     Beat,
@@ -116,6 +121,7 @@ from grid.messages import (
     PeerGone,
     PeerRef,
     Printed,
+    Prints,
     Progress,
     Redirect,
     Rejected,
@@ -128,6 +134,7 @@ from grid.messages import (
     TaskDone,
     TaskFailed,
     TaskReturned,
+    Vitals,
 )
 from grid.ownership import Ownership
 from grid.readiness import Readiness
@@ -284,7 +291,11 @@ class ClientCore:
             case EndRequested():
                 self._say(*self.ownership.end(event.txn, event.record))
             case StatusRequested():
-                self._ask(AskStatus())
+                self._ask(AskStatus(event.watching, event.after))
+            case PrintsRequested():
+                self._ask(AskPrints(event.record, event.after))
+            case SelfMeasured():
+                self._say(self._vitals(event))
             case DownRequested():
                 self._ask(AskDown())
             case DrainRequested():
@@ -447,6 +458,10 @@ class ClientCore:
 
     # -- tasks -------------------------------------------------------------------------
 
+    def _vitals(self, event: SelfMeasured) -> Vitals:
+        busy = min(self.attempts.busy, self.settings.slots)
+        return Vitals(busy, event.load, event.memory, event.received, event.sent)
+
     def _start_tasks(self) -> None:
         self._do(RunTask(assign, output) for assign, output in self.attempts.startable())
 
@@ -499,6 +514,7 @@ class ClientCore:
         match message:
             case Beat():
                 self._do(self.election.heard(message))
+                self._do([MeasureSelf()] if message.watched else [])
             case Joined():
                 self._server = message.server
                 self._neighbours = message.neighbours
@@ -573,8 +589,11 @@ class ClientCore:
             case Printed():
                 self._on_printed(message)
             case Status():
-                self._answered(AskStatus())
+                self._answered(message.answers)
                 self._do([ShowStatus(message)])
+            case Prints():
+                self._answered(message.answers)
+                self._do([ShowPrints(message)])
             case _:
                 self._leave_server(f"it sent {type(message).__name__}, which clients send", now)
 

@@ -19,6 +19,7 @@ from grid.messages import (
     Message,
     Output,
     PeerRef,
+    Prints,
     RecordMeta,
     Reign,
     Remembered,
@@ -252,6 +253,18 @@ class ShowStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class ShowPrints:
+    """The answer to ``PrintsRequested``."""
+
+    prints: Prints
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureSelf:
+    """See how this peer does (``SelfMeasured``): somebody watches."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prepare:
     """Get a task's code and inputs at hand: ``InputsReady`` or ``InputsFailed``."""
 
@@ -366,6 +379,8 @@ ClientEffect = (
     | ShowProgress
     | ShowPrinted
     | ShowStatus
+    | ShowPrints
+    | MeasureSelf
     | Prepare
     | RunTask
     | ForgetTask

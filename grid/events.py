@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from grid.messages import (
+    NO_BOOKMARK,
     NOTHING_RIDING,
     Address,
+    Bookmark,
     Claim,
     Failover,
     Failure,
@@ -206,7 +208,28 @@ class EndRequested:
 
 @dataclass(frozen=True, slots=True)
 class StatusRequested:
-    pass
+    """The user asks how the grid is; who watches it, also what has happened (``AskStatus``)."""
+
+    watching: bool = False
+    after: Bookmark = NO_BOOKMARK
+
+
+@dataclass(frozen=True, slots=True)
+class PrintsRequested:
+    """The user asks what a record printed (``AskPrints``)."""
+
+    record: str
+    after: Bookmark
+
+
+@dataclass(frozen=True, slots=True)
+class SelfMeasured:
+    """How this peer does, as ``MeasureSelf`` wanted to know (``Vitals``)."""
+
+    load: float
+    memory: int
+    received: int
+    sent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +386,8 @@ ClientEvent = (
     | ResultRequested
     | EndRequested
     | StatusRequested
+    | PrintsRequested
+    | SelfMeasured
     | DownRequested
     | DrainRequested
     | FaultRequested

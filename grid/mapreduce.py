@@ -12,21 +12,23 @@ could differ. The pieces, in the order of use:
 Keys come in the order of first appearance and values in datasource order, so an answer does not
 depend on how items were cut into tasks. Values inside chunks, and results on their way to
 ``finishfn``, are frozen (``grid.pickling``): opaque to whoever moves them, and independent copies
-for every function that gets them. One item's pairs must fit into memory; nothing else must.
+for every function that gets them. The pairs of an item must fit into memory if it may be left out
+(``skip``) or is collected; a result must, and nothing else.
 
 Not here: where chunks are kept, when a grouper is drained, who runs what.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain, islice
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from zlib import crc32
 
 from grid.errors import BadJob
 from grid.functions import Function, Functions
 from grid.partition import check_key, partition_of
-from grid.pickling import IMMUTABLE, Frozen, copy_of, freeze, joined, show, thaw
+from grid.pickling import IMMUTABLE, Frozen, StoredValues, copy_of, freeze, joined, show, thaw
 
 if TYPE_CHECKING:
     from grid.job import Job
@@ -35,6 +37,15 @@ Chunk = dict[Any, Frozen]
 """What a range of items emitted for one partition: key -> its values, opaque."""
 
 Pair = tuple[Any, Any]
+
+Count = Callable[[int, bool], None]
+
+
+class Groups(Protocol):
+    """The merged groups of a partition: a chunk, or what is told one by one from elsewhere."""
+
+    def items(self) -> Iterable[tuple[Any, Frozen]]: ...
+
 
 BATCH = 512
 """Pairs taken from a generator at a time: enough that counting them costs nothing."""
@@ -89,11 +100,19 @@ class Grouper:
 
     ``size`` is the number of pairs held. With ``skip``, an item whose mapfn or collectfn fails
     counts for nothing and its index is added to ``skipped``; otherwise ``UserFault`` is raised and
-    the grouper is of no further use.
+    the grouper is of no further use. ``on_many`` is called now and then in the middle of an item
+    with many pairs, when what is held may be drained as well as after it.
     """
 
-    def __init__(self, functions: Functions, *, skip: bool = False) -> None:
+    def __init__(
+        self,
+        functions: Functions,
+        *,
+        skip: bool = False,
+        on_many: Callable[[], None] | None = None,
+    ) -> None:
         self.size = 0
+        self._on_many = on_many
         self.skipped: list[int] = []
         self._functions = functions
         self._skip = skip
@@ -108,15 +127,13 @@ class Grouper:
             if self._alone:
                 self._add_groups(_collected(self._functions, key, self._mapped_alone(key, value)))
             else:
-                self.size += _map(self._functions, key, value, self._groups)
+                _map(self._functions, key, value, self._groups, self._count)
         except UserFault as fault:
             fault.index = index
             if not self._skip:
                 raise
             self.skipped.append(index)
-        if self.size >= self._combine_at and self._functions.combinefn is not None:
-            self._combine()
-            self._combine_at = max(COMBINE_PAIRS, 2 * self.size)
+        self._combine_many()
 
     def drain(self, partitions: int) -> list[tuple[int, Chunk]]:
         """Hand over all that is held, as chunks by ascending partition, and start empty.
@@ -125,8 +142,7 @@ class Grouper:
         """
         if self._functions.combinefn is not None:
             self._combine()
-        groups, self._groups, self.size = self._groups, _Groups(), 0
-        self._combine_at = COMBINE_PAIRS
+        groups = self._groups
         plain = IMMUTABLE.issuperset(map(type, chain.from_iterable(groups.values())))
         chunks: dict[int, Chunk] = {}
         for key, values in groups.items():
@@ -138,12 +154,27 @@ class Grouper:
             if chunk is None:
                 chunk = chunks[partition] = {}
             chunk[key] = values if plain else freeze(values, "a value of key", key)
+        groups.clear()  # the very same dict: an item may be adding to it
+        self.size, self._combine_at = 0, COMBINE_PAIRS
         return sorted(chunks.items(), key=lambda pair: pair[0])
 
     def _mapped_alone(self, key: Any, value: Any) -> _Groups:
         groups = _Groups()
-        _map(self._functions, key, value, groups)
+        _map(self._functions, key, value, groups, None)
         return groups
+
+    def _count(self, pairs: int, last: bool) -> None:
+        """So many pairs more are held; ``last`` says that the item has no others."""
+        self.size += pairs
+        if not last:
+            self._combine_many()
+            if self._on_many is not None:
+                self._on_many()
+
+    def _combine_many(self) -> None:
+        if self.size >= self._combine_at and self._functions.combinefn is not None:
+            self._combine()
+            self._combine_at = max(COMBINE_PAIRS, 2 * self.size)
 
     def _add_groups(self, groups: _Groups) -> None:
         mine = self._groups
@@ -178,18 +209,21 @@ def map_items(
     return grouper
 
 
-def _map(functions: Functions, key: Any, value: Any, groups: _Groups) -> int:
-    """Run mapfn on one item, add its pairs to ``groups`` and return how many there were."""
+def _map(functions: Functions, key: Any, value: Any, groups: _Groups, count: Count | None) -> None:
+    """Run mapfn on one item and add its pairs to ``groups``; ``count`` is told how many."""
     mapfn = functions.mapfn
     if mapfn is None:
         values = value if isinstance(value, list) else [value]
         groups[key] += values
-        return len(values)
+        if count is not None:
+            count(len(values), True)
+        return
     try:
         pairs = mapfn(key, value)
     except Exception as error:
         raise UserFault("mapfn", show(key), error) from error
-    return 0 if pairs is None else _take(groups, pairs, "mapfn", key)
+    if pairs is not None:
+        _take(groups, pairs, "mapfn", key, count)
 
 
 def _collected(functions: Functions, key: Any, groups: _Groups) -> _Groups:
@@ -216,7 +250,7 @@ def _collected(functions: Functions, key: Any, groups: _Groups) -> _Groups:
     return collected
 
 
-def _combined(functions: Functions, key: Any, values: list[Any]) -> Any:
+def _combined(functions: Functions, key: Any, values: Sequence[Any]) -> Any:
     assert functions.combinefn is not None
     try:
         return functions.combinefn(key, values)
@@ -226,7 +260,15 @@ def _combined(functions: Functions, key: Any, values: list[Any]) -> Any:
 
 def _apart(key: Any, values: list[Any]) -> list[Any]:
     """Return ``values`` with every mutable one an independent copy."""
-    return thaw(freeze(values, "a value of key", key))
+    return list(_opened(key, freeze(values, "a value of key", key)))
+
+
+def _opened(key: Any, values: Frozen) -> Sequence[Any]:
+    """Thaw the values of ``key``: what pickles need not unpickle."""
+    try:
+        return thaw(values)
+    except Exception as error:
+        raise UserFault("unpickling of a value", show(key), error) from error
 
 
 # ------------------------------------------------------------------------------ reduce
@@ -245,7 +287,18 @@ def merge(chunks: Iterable[Chunk]) -> Chunk:
     return merged
 
 
-def reduce_partition(functions: Functions, groups: Chunk) -> Iterator[Pair]:
+def combine(functions: Functions, groups: Chunk) -> None:
+    """Have ``combinefn``, if there is one, make one value of the values of each key that has more,
+    stored ones excepted. Raises ``UserFault`` and ``NotPicklable``."""
+    if functions.combinefn is None:
+        return
+    for key, values in groups.items():
+        if len(values) > 1 and not isinstance(values, StoredValues):
+            value = _combined(functions, key, _opened(key, values))
+            groups[key] = freeze([value], "a value of key", key)
+
+
+def reduce_partition(functions: Functions, groups: Groups) -> Iterator[Pair]:
     """Yield the results of merged groups: one (key, value) a key, or what reducefn makes of them.
 
     With a ``finishfn`` the values are frozen, for ``finish`` alone; without, they are the results.
@@ -257,39 +310,40 @@ def reduce_partition(functions: Functions, groups: Chunk) -> Iterator[Pair]:
     return ((key, freeze([value], "the result of key", key)) for key, value in results)
 
 
-def _reduced(functions: Functions, groups: Chunk) -> Iterator[Pair]:
+def _reduced(functions: Functions, groups: Groups) -> Iterator[Pair]:
     reducefn, combinefn = functions.reducefn, functions.combinefn
     if reducefn is None:
         if combinefn is None:
-            return ((key, thaw(values)) for key, values in groups.items())
-        return ((key, _combined(functions, key, thaw(values))) for key, values in groups.items())
+            return ((key, _opened(key, values)) for key, values in groups.items())
+        opened = ((key, _opened(key, values)) for key, values in groups.items())
+        return ((key, _combined(functions, key, values)) for key, values in opened)
     inputs = _reduce_inputs(functions, groups)
     if functions.reduce_pairs:
         return _call_with_iterator(reducefn, "reducefn", inputs)
     return _call_with_each(reducefn, "reducefn", inputs)
 
 
-def _reduce_inputs(functions: Functions, groups: Chunk) -> Iterator[Pair]:
+def _reduce_inputs(functions: Functions, groups: Groups) -> Iterator[Pair]:
     combines = functions.combinefn is not None
     for key, frozen in groups.items():
-        values = thaw(frozen)
+        values = _opened(key, frozen)
         if combines and len(values) > 1:
             values = [_combined(functions, key, values)]
         yield key, values
 
 
-def finish(functions: Functions, pairs: Iterable[Pair]) -> list[Pair]:
-    """Return the final results from what ``reduce_partition`` yielded, of all partitions in order.
+def finish(functions: Functions, pairs: Iterable[Pair]) -> Iterator[Pair]:
+    """Yield the final results from what ``reduce_partition`` yielded, of all partitions in order.
 
     Without a ``finishfn`` they are ``pairs``. Raises ``UserFault``.
     """
     finishfn = functions.finishfn
     if finishfn is None:
-        return list(pairs)
-    inputs = ((key, thaw(values)[0]) for key, values in pairs)
+        return iter(pairs)
+    inputs = ((key, _opened(key, values)[0]) for key, values in pairs)
     if functions.finish_pairs:
-        return list(_call_with_iterator(finishfn, "finishfn", inputs))
-    return list(_call_with_each(finishfn, "finishfn", inputs))
+        return _call_with_iterator(finishfn, "finishfn", inputs)
+    return _call_with_each(finishfn, "finishfn", inputs)
 
 
 def assemble(pairs: Iterable[Pair]) -> dict[Any, Any]:
@@ -342,25 +396,21 @@ def compute(
 # ------------------------------------------------------------------------------ calling
 
 
-def _take(groups: _Groups, pairs: Any, role: str, key: Any) -> int:
-    """Add the pairs that a function returned to ``groups``; return how many there were."""
-    iterator = _iterator(pairs, role, lambda: show(key))
-    count = 0
-    while True:  # not by way of _batches: there may be millions of items, with a pair or two each
-        try:
-            batch = list(islice(iterator, BATCH))
-        except UserFault:
-            raise
-        except Exception as error:
-            raise UserFault(role, show(key), error) from error
+def _take(groups: _Groups, pairs: Any, role: str, key: Any, count: Count | None = None) -> None:
+    """Add the pairs that a function returned to ``groups``; tell ``count`` of each batch."""
+    where = partial(show, key)
+    iterator = _iterator(pairs, role, where)
+    last = False
+    while not last:
+        batch = _next_batch(iterator, BATCH, role, where)
         try:
             for out, value in batch:
                 groups[out].append(value)
         except Exception as error:
-            raise UserFault(role, show(key), _bad_pair(role, batch) or error) from error
-        count += len(batch)
-        if len(batch) < BATCH:
-            return count
+            raise UserFault(role, where(), _bad_pair(role, batch) or error) from error
+        last = len(batch) < BATCH
+        if count is not None:
+            count(len(batch), last)
 
 
 def _call_with_each(function: Function, role: str, inputs: Iterator[Pair]) -> Iterator[Pair]:
@@ -368,6 +418,8 @@ def _call_with_each(function: Function, role: str, inputs: Iterator[Pair]) -> It
     for key, values in inputs:
         try:
             result = function(key, values)
+        except UserFault:
+            raise  # stored values are opened as they are walked
         except Exception as error:
             raise UserFault(role, show(key), error) from error
         yield key, result
@@ -398,18 +450,22 @@ def _call_with_iterator(function: Function, role: str, inputs: Iterator[Pair]) -
 
 
 def _batches(pairs: Any, size: int, role: str, where: Callable[[], str]) -> Iterator[list[Any]]:
-    """Yield what a function returned, up to ``size`` pairs at a time; wrap what it raises."""
+    """Yield what a function returned, up to ``size`` pairs at a time."""
     iterator = _iterator(pairs, role, where)
-    while True:
-        try:
-            batch = list(islice(iterator, size))
-        except UserFault:
-            raise
-        except Exception as error:
-            raise UserFault(role, where(), error) from error
-        if not batch:
-            return
+    while batch := _next_batch(iterator, size, role, where):
         yield batch
+
+
+def _next_batch(
+    iterator: Iterator[Any], size: int, role: str, where: Callable[[], str]
+) -> list[Any]:
+    """Return up to ``size`` pairs more; wrap what the function raises meanwhile."""
+    try:
+        return list(islice(iterator, size))
+    except UserFault:
+        raise
+    except Exception as error:
+        raise UserFault(role, where(), error) from error
 
 
 def _iterator(pairs: Any, role: str, where: Callable[[], str]) -> Iterator[Any]:

@@ -316,11 +316,12 @@ class Paired(Struct, frozen=True, tag=True):
 
 
 class Beat(Struct, frozen=True, tag=True):
-    """I live. Sent both ways every heartbeat; a server says how many members it has, and how many
-    it lacks to its quorum."""
+    """I live. Sent both ways every heartbeat; a server says how many members it has, how many it
+    lacks to its quorum, and whether somebody watches: then it wants to hear ``Vitals``."""
 
     members: Count = 0
     lacking: Count = 0
+    watched: bool = False
 
 
 # ------------------------------------------------------------------------------ client to server
@@ -470,8 +471,43 @@ class Leave(Struct, frozen=True, tag=True):
     """I go now: my attempts are handed back, my outputs are left for adoption."""
 
 
+class Bookmark(Struct, frozen=True, array_like=True):
+    """How far somebody has read a server's chronicle: which one, and up to which number."""
+
+    chronicle: Name = ""
+    number: Count = 0
+
+
+NO_BOOKMARK = Bookmark()
+
+
 class AskStatus(Struct, frozen=True, tag=True):
-    """Tell me about the grid."""
+    """Tell me about the grid. Who watches it, and so asks often, also hears what has happened
+    since."""
+
+    watching: bool = False
+    after: Bookmark = NO_BOOKMARK
+
+
+ASK_STATUS = AskStatus()
+
+
+class AskPrints(Struct, frozen=True, tag=True):
+    """What did user code of this record print and log since?"""
+
+    record: Name
+    after: Bookmark = NO_BOOKMARK
+
+
+class Vitals(Struct, frozen=True, tag=True):
+    """How a peer does: slots that are busy, the load of its host, the memory of all its processes,
+    and the bytes that it has received from and sent to other peers as data."""
+
+    busy: Slots
+    load: Seconds
+    memory: Bytes
+    received: Bytes
+    sent: Bytes
 
 
 class AskClaims(Struct, frozen=True, tag=True):
@@ -731,7 +767,8 @@ class Suffer(Struct, frozen=True, tag=True):
 
 class MemberStatus(Struct, frozen=True):
     """One row of the roster. ``through`` names the peer that its link leads through, if any;
-    ``chaos`` says that it may be made to suffer faults."""
+    ``chaos`` says that it may be made to suffer faults; ``vitals`` are known while somebody
+    watches."""
 
     peer: Name
     name: Name
@@ -744,11 +781,14 @@ class MemberStatus(Struct, frozen=True):
     leaving: bool = False
     through: Name = ""
     chaos: bool = False
+    vitals: Vitals | None = None
 
 
 class TransactionStatus(Struct, frozen=True):
     """One transaction as the server sees it. ``owners`` are names; of a detached one that has
-    ended, those of the peers that keep its end."""
+    ended, those of the peers that keep its end. ``phase`` is the kind of its next tasks, empty if
+    there are none; ``running`` of them are given, ``ran`` have ended well, both under this server,
+    which knows it since ``known_at``."""
 
     record: Name
     name: Name
@@ -761,10 +801,48 @@ class TransactionStatus(Struct, frozen=True):
     detached: bool = False
     began: WallTime = 0.0
     ended: WallTime = 0.0
+    phase: Literal["", "map", "reduce", "finish", "call"] = ""
+    running: Count = 0
+    ran: Count = 0
+    known_at: Seconds = 0.0
+
+
+class TaskRan(Struct, frozen=True, array_like=True, tag=True):
+    """A task that ended well: an entry of a server's chronicle, its times by the server's clock."""
+
+    number: Count
+    attempt: Name
+    record: Name
+    kind: Kind
+    start: Count
+    stop: Count
+    peer: Name
+    began: Seconds
+    ended: Seconds
+
+
+class TransactionEnded(Struct, frozen=True, array_like=True, tag=True):
+    """A transaction that has ended: an entry of a server's chronicle, as ``TaskRan``. ``failure``
+    says why there is no result, without the exception."""
+
+    number: Count
+    record: Name
+    name: Name
+    owners: tuple[Name, ...]
+    items: Count
+    partitions: Count
+    ran: Count
+    known_at: Seconds
+    ended: Seconds
+    failure: Failure | None = None
+
+
+Happening = TaskRan | TransactionEnded
 
 
 class Status(Struct, frozen=True, tag=True):
-    """The grid as its server sees it."""
+    """The grid as its server sees it, by its ``clock``; and for who watches, what has ``happened``
+    since the bookmark: as much as fits, up to ``latest``."""
 
     reign: Reign
     server: PeerRef
@@ -773,6 +851,22 @@ class Status(Struct, frozen=True, tag=True):
     lacking: Count = 0
     """So many members more, and there is a quorum."""
     failovers: tuple[Failover, ...] = ()
+    answers: AskStatus = ASK_STATUS
+    clock: Seconds = 0.0
+    happened: tuple[Happening, ...] = ()
+    latest: Bookmark = NO_BOOKMARK
+
+
+class Prints(Struct, frozen=True, tag=True):
+    """What user code of a record printed since the bookmark, in order: as much as fits, up to
+    ``latest``. With a ``gap``, more was printed before these and is not kept. ``state`` is that of
+    the transaction, empty if it is not known here."""
+
+    answers: AskPrints
+    prints: tuple[Printed, ...]
+    latest: Bookmark
+    gap: bool = False
+    state: Name = ""
 
 
 # ------------------------------------------------------------------------------ peer to peer
@@ -860,6 +954,8 @@ FromClient = (
     | NotTaken
     | Leave
     | AskStatus
+    | AskPrints
+    | Vitals
     | AskClaims
     | AskDown
     | AskDrain
@@ -897,6 +993,7 @@ FromServer = (
     | Suffer
     | Printed
     | Status
+    | Prints
 )
 
 FromData = FetchRecord | FetchItems | FetchSegments | Keep | FetchKept | Parcel | Absent

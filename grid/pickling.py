@@ -11,6 +11,7 @@ functions, lambdas. What neither takes is ``NotPicklable``, and says which part 
 
 import functools
 import pickle
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -80,8 +81,18 @@ class FrozenList(list[bytes]):
     """Frozen values that may grow."""
 
 
-Frozen = list[Any] | tuple[bytes, ...] | FrozenList
-"""Values apart from each other: a list of immutable ones, or else the pickle of each."""
+class StoredValues(Sequence[Any]):
+    """Values kept elsewhere than in memory. They can be walked any number of times, and mutable
+    ones are new objects every time."""
+
+    @abstractmethod
+    def append_frozen(self, values: "Frozen") -> None:
+        """Add these at the end."""
+
+
+Frozen = list[Any] | tuple[bytes, ...] | FrozenList | StoredValues
+"""Values apart from each other: a list of immutable ones, or else the pickle of each; or values
+that are stored."""
 
 
 def freeze(values: list[Any], what: str, key: object) -> Frozen:
@@ -94,15 +105,21 @@ def freeze(values: list[Any], what: str, key: object) -> Frozen:
     return tuple([pack(value, what, key) for value in values])
 
 
-def thaw(values: Frozen) -> list[Any]:
-    """Return the values that were frozen; mutable ones are new objects every time."""
-    return values if type(values) is list else [pickle.loads(value) for value in values]
+def thaw(values: Frozen) -> Sequence[Any]:
+    """Return the values that were frozen; mutable ones are new objects every time. It is a list,
+    unless they are stored: then they come as they are walked."""
+    if type(values) is list or isinstance(values, StoredValues):
+        return values
+    return [pickle.loads(value) for value in values]
 
 
 def joined(first: Frozen, second: Frozen) -> Frozen:
     """Return ``first`` followed by ``second``; ``first`` is used up."""
     if type(first) is list and type(second) is list:
         first += second
+        return first
+    if isinstance(first, StoredValues):
+        first.append_frozen(second)
         return first
     if type(first) is not FrozenList:
         first = FrozenList(map(dumps, first) if type(first) is list else first)

@@ -76,6 +76,8 @@ class Transaction:
     freed: list[LedgerEntry] = field(default_factory=list)
     dirty: bool = False
     ran: int = 0
+    known_at: float = 0.0
+    """Since when this server knows of it."""
     resumed: bool = False
     """An earlier server had accepted it."""
     skipped: tuple[int, ...] = ()
@@ -239,10 +241,13 @@ class Registry:
         """The transaction that this name stands for now."""
         return self._records.get(self._names.get(name, ""))
 
-    def accept(self, meta: RecordMeta, name: str, fingerprint: dict[str, str]) -> Transaction:
+    def accept(
+        self, meta: RecordMeta, name: str, fingerprint: dict[str, str], now: float = 0.0
+    ) -> Transaction:
         """Take up a record, under a name or none."""
         self._count += 1
         txn = Transaction(meta, self._count, name, fingerprint, self._task_seconds)
+        txn.known_at = now
         self._records[meta.record] = txn
         if name:
             self._names[name] = meta.record

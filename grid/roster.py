@@ -4,7 +4,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import zip_longest
 
-from grid.messages import Address, Held, Holding, Kind, Output, PeerRef, Running, Successor
+from grid.messages import (
+    Address,
+    Held,
+    Holding,
+    Kind,
+    Output,
+    PeerRef,
+    Running,
+    Successor,
+    Vitals,
+)
 
 SUCCESSORS_MAX = 8
 """Enough that some survive together with a server, few enough to tell everyone."""
@@ -40,6 +50,8 @@ class Member:
     """The name of the peer that its link leads through, if any."""
     chaos: bool = False
     """It may be made to suffer faults."""
+    vitals: Vitals | None = None
+    """How it does, as last heard."""
     assigned: dict[str, str] = field(default_factory=dict)
     held: dict[str, dict[Output, Holding]] = field(default_factory=dict)
     held_bytes: int = 0

@@ -25,6 +25,7 @@ from grid.events import (
 from grid.failure_detector import FailureDetector
 from grid.leaving import LeavingMembers
 from grid.messages import (
+    ASK_STATUS,
     BYTES_MAX,
     Acknowledge,
     Announce,
@@ -32,6 +33,7 @@ from grid.messages import (
     AskDown,
     AskDrain,
     AskFault,
+    AskPrints,
     AskResult,
     AskStatus,
     Beat,
@@ -41,6 +43,7 @@ from grid.messages import (
     Drop,
     FailedOver,
     GoDown,
+    Happening,
     Held,
     Hello,
     Join,
@@ -54,6 +57,7 @@ from grid.messages import (
     NotTaken,
     PeerGone,
     Printed,
+    Prints,
     Redirect,
     Status,
     Submit,
@@ -64,6 +68,7 @@ from grid.messages import (
     TaskFailed,
     TaskReturned,
     TransactionStatus,
+    Vitals,
 )
 from grid.roster import Member
 from grid.server_state import ServerState
@@ -72,6 +77,13 @@ from grid.submissions import Submissions
 
 BURIED_MAX = 4096
 """Dead peers remembered as fully reported: more than die while one job runs."""
+
+WATCHED_SECONDS = 5.0
+"""So long after somebody asked as one who watches, members go on saying how they do: longer than
+between two questions, also over a slow link."""
+
+HARMLESS = Beat | Printed | AskStatus | AskPrints | Vitals
+"""What changes nothing in who holds or runs what."""
 
 
 class ServerCore:
@@ -101,6 +113,7 @@ class ServerCore:
         """Take in one fact; return what to do, in order."""
         if self._ended:
             return []
+        self.state.now = now
         self._detector.look(now)
         self._on(event, now)
         if not self._ended:
@@ -149,6 +162,7 @@ class ServerCore:
             for member in self.state.roster:
                 self.state.send(member, NewReign(event.reign))
         else:
+            self.state.chronicle.id = event.reign.id
             self._expected = event.expected
             self._began = now
             self._settle_at = now + self.settings.silence_seconds
@@ -192,7 +206,10 @@ class ServerCore:
                 self._on_join(link, message, now)
                 return
             case AskStatus():
-                self.state.do(Send(link, self._status()))
+                self.state.do(Send(link, self._status(message)))
+                return
+            case AskPrints():
+                self.state.do(Send(link, self._prints(message)))
                 return
             case AskDown():
                 for follower in self.state.roster:
@@ -255,6 +272,8 @@ class ServerCore:
                 self.state.send(member, Claims(known))
             case Printed():
                 self._on_printed(message)
+            case Vitals():
+                member.vitals = message
             case _:
                 return False
         return True
@@ -352,6 +371,8 @@ class ServerCore:
         self.submissions.advance(txn)
 
     def _on_task_done(self, member: Member, message: TaskDone, now: float) -> None:
+        if message.attempt in member.assigned:
+            self.state.chronicle.note_task(message, member.ref.peer, now)
         txn = self.dispatcher.done(member, message)
         if txn is not None and txn.ran and txn.resumed:
             self._note_failover(now - message.seconds)
@@ -385,8 +406,10 @@ class ServerCore:
 
     def _on_printed(self, message: Printed) -> None:
         txn = self.state.registry.get(message.record)
-        for peer in dict.fromkeys(txn.listeners()) if txn else ():
-            self.state.tell(peer, message)
+        if txn is not None:
+            self.state.chronicle.note_prints(message)
+            for peer in dict.fromkeys(txn.listeners()):
+                self.state.tell(peer, message)
 
     def _advance_all(self) -> None:
         for txn in list(self.state.registry):
@@ -407,7 +430,7 @@ class ServerCore:
 
     def _let_go(self, event: ServerEvent, now: float) -> None:
         """Look whether who is leaving may go; unless nothing happened that can have changed it."""
-        if isinstance(event, Received) and isinstance(event.message, Beat | Printed | AskStatus):
+        if isinstance(event, Received) and isinstance(event.message, HARMLESS):
             return
         if isinstance(event, Received) and isinstance(event.message, TaskDone):
             member = self.state.roster.at(event.link)
@@ -466,7 +489,8 @@ class ServerCore:
         self._beat_at = now + self.settings.heartbeat_seconds
         for link in self._detector.silent(now):
             self._shut_out(link, now, "it is silent")
-        beat = Beat(len(self.state.roster), self.state.lacking)
+        watched = now < self.state.watched_until
+        beat = Beat(len(self.state.roster), self.state.lacking, watched)
         for member in list(self.state.roster):
             self.state.send(member, beat)
             if member.unclaimed and now >= member.unclaimed_until:
@@ -483,8 +507,13 @@ class ServerCore:
 
     # -- what people see ---------------------------------------------------------------
 
-    def _status(self) -> Status:
+    def _status(self, asked: AskStatus = ASK_STATUS) -> Status:
         assert self.state.me is not None
+        happened: tuple[Happening, ...] = ()
+        latest = asked.after
+        if asked.watching:
+            self.state.watched_until = self.state.now + WATCHED_SECONDS
+            happened, latest = self.state.chronicle.happened(asked.after)
         return Status(
             reign=self.state.reign,
             server=self.state.me,
@@ -494,7 +523,19 @@ class ServerCore:
             ),
             lacking=self.state.lacking,
             failovers=self.state.failovers,
+            answers=asked,
+            clock=self.state.now,
+            happened=happened,
+            latest=latest,
         )
+
+    def _prints(self, asked: AskPrints) -> Prints:
+        prints, latest, gap = self.state.chronicle.prints(asked.record, asked.after)
+        txn = self.state.registry.get(asked.record)
+        state = self.state.chronicle.outcome(asked.record)
+        if txn is not None and (txn.state == "running" or not state):
+            state = txn.state
+        return Prints(asked, prints, latest, gap, state)
 
     def _member_status(self, member: Member) -> MemberStatus:
         return MemberStatus(
@@ -509,19 +550,18 @@ class ServerCore:
             leaving=member.departure is not None,
             through=member.through,
             chaos=member.chaos,
+            vitals=member.vitals if self.state.now < self.state.watched_until else None,
         )
 
     def _transaction_status(self, record: str) -> TransactionStatus:
         txn = self.state.registry.get(record)
         assert txn is not None
         progress = self.state.progress(txn)
-        peers = dict.fromkeys((*(owner.peer for owner in txn.owners.values()), *txn.keepers))
-        owners = (self.state.roster.named(peer) for peer in peers)
         return TransactionStatus(
             record=record,
             name=txn.name,
             state=self.submissions.shown_state(txn),
-            owners=tuple(owner.ref.name for owner in owners if owner is not None),
+            owners=self.state.owners(txn),
             maps_done=progress.maps_done,
             maps_total=progress.maps_total,
             reduces_done=progress.reduces_done,
@@ -529,4 +569,8 @@ class ServerCore:
             detached=txn.detached,
             began=txn.meta.keeping.began if txn.meta.keeping is not None else 0.0,
             ended=txn.ended,
+            phase=(txn.phase() or ("" if txn.plans else "call")) if txn.state == "running" else "",
+            running=txn.active,
+            ran=txn.ran,
+            known_at=txn.known_at,
         )

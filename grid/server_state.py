@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from msgspec import structs
 
+from grid.chronicle import Chronicle
 from grid.effects import Send, ServerEffect
 from grid.messages import (
     NO_REIGN,
@@ -48,6 +49,11 @@ class ServerState:
         """The latest, of each kind; the last one may be why this server reigns."""
         self.lacking = 0
         """So many members more, and there is a quorum: until then nothing is given or ended."""
+        self.now = 0.0
+        """When this step is taken."""
+        self.chronicle = Chronicle()
+        self.watched_until = 0.0
+        """Until then somebody probably watches the grid."""
         self._effects: list[ServerEffect] = []
         self._orders: list[tuple[Member, Assign]] = []
         self._accepted: list[tuple[Member, Accepted]] = []
@@ -171,6 +177,12 @@ class ServerState:
             if txn.waiting.pop(peer, None) is not None:
                 for plan in txn.plans.values():
                     plan.settle(peer)
+
+    def owners(self, txn: Transaction) -> tuple[str, ...]:
+        """The names of its owners, and of those who keep its end, as far as they are here."""
+        peers = dict.fromkeys((*(owner.peer for owner in txn.owners.values()), *txn.keepers))
+        members = (self.roster.named(peer) for peer in peers)
+        return tuple(member.ref.name for member in members if member is not None)
 
     def where(self) -> dict[str, PeerRef]:
         """Where each member's data can be fetched."""

@@ -80,7 +80,7 @@ class Submissions:
             if not self._state.settled:
                 self._postpone(member, message)
                 return None
-            txn = self._state.registry.accept(message.meta, "", {})
+            txn = self._state.registry.accept(message.meta, "", {}, now=self._state.now)
             able = (m for m in self._state.roster if m.slots and m.departure is None)
             txn.calls = {m.ref.peer: None for m in able}
             return txn
@@ -89,7 +89,7 @@ class Submissions:
             self._postpone(member, message)
             return None
         if not message.name:
-            return self._state.registry.accept(message.meta, "", {})
+            return self._state.registry.accept(message.meta, "", {}, now=self._state.now)
         return self._admit_named(member, message)
 
     def _postpone(self, member: Member, message: Waiting) -> None:
@@ -105,10 +105,12 @@ class Submissions:
             if not self._state.settled and not message.accepted:
                 self._postpone(member, message)
                 return None
-            return registry.accept(message.meta, message.name, message.fingerprint)
+            return registry.accept(
+                message.meta, message.name, message.fingerprint, now=self._state.now
+            )
         if message.accepted:
             # Accepted by an earlier server, and late: the name is taken, the work is still owed.
-            return registry.accept(message.meta, "", {})
+            return registry.accept(message.meta, "", {}, now=self._state.now)
         differs = conflict(first.fingerprint, message.fingerprint)
         if differs:
             text = f"the name {message.name!r} belongs to another job: {', '.join(differs)} differ"
@@ -164,8 +166,13 @@ class Submissions:
         if txn.state == "running" and txn.complete:
             txn.state = "finished"
             txn.note_skipped()
+            self._chronicle(txn, None)
         self.deliver(txn)
         self._answer(txn)
+
+    def _chronicle(self, txn: Transaction, failure: Failure | None) -> None:
+        """Note its end for those who watch."""
+        self._state.chronicle.note_end(txn, self._state.owners(txn), failure, self._state.now)
 
     def reopen(self, txn: Transaction) -> None:
         """Some of a result is gone: what is missing runs again, and its owners are told again.
@@ -186,6 +193,7 @@ class Submissions:
             return
         txn.state = "failed"
         txn.failure = failure
+        self._chronicle(txn, failure)
         self._halt(txn)
         self.deliver(txn)
         self._answer(txn)
@@ -432,6 +440,8 @@ class Submissions:
 
     def end(self, txn: Transaction) -> None:
         """Forget a transaction; its outputs and attempts go everywhere."""
+        if txn.state == "running":
+            self._chronicle(txn, Failure("cancelled", "withdrawn by its owners"))
         self._halt(txn)
         record = txn.meta.record
         self._drop(record, ())
@@ -461,7 +471,9 @@ class Submissions:
             return
         if registry.named(remembered.name):
             return
-        txn = registry.accept(remembered.meta, remembered.name, remembered.fingerprint)
+        txn = registry.accept(
+            remembered.meta, remembered.name, remembered.fingerprint, now=self._state.now
+        )
         if txn.detached:
             txn.keepers[member.ref.peer] = None
         txn.failure = remembered.failure
@@ -497,6 +509,8 @@ class Submissions:
             if txn.retained_until is not None and now >= txn.retained_until:
                 self.end(txn)
             elif txn.ownerless_until is not None and now >= txn.ownerless_until:
+                if txn.state == "running":
+                    self._chronicle(txn, Failure("cancelled", "none of its owners is left"))
                 self._halt(txn)
                 self._state.registry.forget(txn.meta.record)
                 self._turn_away(txn)

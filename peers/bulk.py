@@ -40,6 +40,7 @@ from peers.link import bear_with
 from peers.reach import PIECE_BYTES, Line, Reach, read_exactly, read_frame, why
 from peers.security import Security
 from peers.transport import DialFailed
+from peers.vitals import Traffic
 from peers.whereabouts import Whereabouts
 
 PARCEL_BYTES_MAX = 2**33
@@ -74,7 +75,7 @@ class Unreachable(OSError):
 class BulkClient:
     """Fetches from other peers. ``grid`` and ``name`` are what it says in its hello;
     ``whereabouts`` tell whether there is a server to go through (``peers/reach.py``); while this
-    peer is ``cut`` off, nobody can be reached."""
+    peer is ``cut`` off, nobody can be reached. What it fetched is counted in ``traffic``."""
 
     def __init__(
         self,
@@ -83,8 +84,10 @@ class BulkClient:
         name: str,
         whereabouts: Whereabouts | None = None,
         cut: Cut | None = None,
+        traffic: Traffic | None = None,
     ) -> None:
         self._cut = cut or Cut()
+        self._traffic = traffic or Traffic()
         self._reach = Reach(security, grid, name, whereabouts)
         self._lock = threading.Lock()
         self._idle: dict[tuple[str, Address], list[Line]] = {}
@@ -171,6 +174,7 @@ class BulkClient:
             self._discard(line)
             raise
         self._keep(holder, line)
+        self._traffic.count(received=sum(map(len, blobs or ())), sent=len(body))
         if blobs is None:
             assert isinstance(answer, Absent)
             raise NotHere(answer.reason, answer.missing, answer.failure)

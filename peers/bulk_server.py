@@ -47,6 +47,7 @@ from peers.doorman import Doorman, bind
 from peers.link import Connection, open_filenos
 from peers.reach import read_exactly, wake
 from peers.security import Security
+from peers.vitals import Traffic
 from peers.voucher import Voucher
 
 _READ_BYTES = 16 * 2**10
@@ -81,6 +82,7 @@ class BulkServer:
 
     ``start`` it once, ``close`` it once. ``name`` is what it says in its welcome. Binds when it is
     made; raises ``OSError`` where it cannot. ``voucher`` answers those who look for the server.
+    What it gives is counted in ``traffic``.
     """
 
     def __init__(
@@ -96,7 +98,9 @@ class BulkServer:
         threads_max: int = 16,
         idle_seconds: float = 60.0,
         stall_seconds: float = 20.0,
+        traffic: Traffic | None = None,
     ) -> None:
+        self._traffic = traffic or Traffic()
         self._security = security
         self._name = name
         self._provider = provider
@@ -247,6 +251,7 @@ class BulkServer:
         if request.size > KEEP_BYTES_MAX:
             raise ProtocolError(f"it wants {request.size} bytes kept at once")
         begun = connection.decoder.take(request.size)
+        self._traffic.count(received=request.size)
         return begun + read_exactly(connection.sock, request.size - len(begun))
 
     def _answer(self, sock: ssl.SSLSocket, request: Request, body: bytes = b"") -> None:
@@ -260,6 +265,7 @@ class BulkServer:
         else:
             for piece in pieces(blobs):
                 sock.sendall(piece)
+                self._traffic.count(sent=len(piece))
 
     def _provided(self, request: Request, body: bytes) -> Sequence[Blob]:
         match request:

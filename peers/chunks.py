@@ -13,7 +13,7 @@ threads that speak with other peers.
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -21,9 +21,11 @@ import cloudpickle
 
 from grid.errors import NotPicklable
 from grid.mapreduce import Chunk
-from grid.pickling import PROTOCOL, show
+from grid.pickling import PROTOCOL, Frozen, show
 
 _LISTS = frozenset({list})
+
+_FIRST_PIECE_VALUES = 256
 
 
 class Pairs(NamedTuple):
@@ -59,6 +61,44 @@ def decode_groups(chunk: bytes) -> Chunk:
             groups[key] = tuple(values[start : start - count])
             start -= count
     return groups
+
+
+def encode_in_pieces(
+    groups: Iterable[tuple[Any, Frozen]], piece_bytes: int
+) -> Iterator[tuple[list[Any], bytes]]:
+    """Yield groups in chunks of about ``piece_bytes``, each with its keys; the values of a key may
+    be spread over several, in order. Raises ``NotPicklable`` naming the key.
+
+    How many values make a piece is learnt from the last one.
+    """
+    room = _FIRST_PIECE_VALUES
+    piece: Chunk = {}
+    count = 0
+    for key, values in groups:
+        start = 0
+        while True:
+            part = _part(values, start, room - count)
+            piece[key] = part
+            count += max(1, len(part))
+            start += len(part)
+            if count >= room:
+                data = encode_groups(piece)
+                yield list(piece), data
+                room = max(1, min(4 * room, room * piece_bytes // len(data)))
+                piece, count = {}, 0
+            if start >= len(values):
+                break
+    if piece:
+        yield list(piece), encode_groups(piece)
+
+
+def _part(values: Frozen, start: int, most: int) -> Frozen:
+    """Return up to ``most`` of the values from ``start``, frozen as they are."""
+    if start == 0 and len(values) <= most:
+        return values
+    if type(values) is list:
+        return values[start : start + most]
+    return tuple(values[start : start + most])
 
 
 def encode_pairs(keys: Sequence[Any], values: Sequence[Any]) -> bytes:

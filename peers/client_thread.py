@@ -52,6 +52,7 @@ from peers.segment_writer import SpoolFull
 from peers.server_thread import ServerThread
 from peers.store import SpoolBusy, Store
 from peers.transport import DialFailed, connect, dial, explain, part
+from peers.vitals import Traffic, measure
 from peers.whereabouts import Following, Whereabouts
 from peers.worker_channel import (
     Died,
@@ -85,6 +86,7 @@ class Users(Protocol):
     def show_progress(self, effect: fx.ShowProgress) -> None: ...
     def show_printed(self, effect: fx.ShowPrinted) -> None: ...
     def show_status(self, effect: fx.ShowStatus) -> None: ...
+    def show_prints(self, effect: fx.ShowPrints) -> None: ...
     def adopt_record(self, effect: fx.AdoptRecord) -> None: ...
     def keep_end(self, effect: fx.FetchResult) -> Remembered | None: ...
     def revive(self) -> None: ...
@@ -113,6 +115,7 @@ class ClientThread(CoreThread):
         whereabouts: Whereabouts,
         bulk_server: BulkServer,
         cut: Cut,
+        traffic: Traffic,
     ) -> None:
         super().__init__("grid-client")
         self._core = core
@@ -128,6 +131,7 @@ class ClientThread(CoreThread):
         self._whereabouts = whereabouts
         self._bulk_server = bulk_server
         self._cut = cut
+        self._traffic = traffic
         self._resolving = False
         self.server: ServerThread
         self.pool: WorkerPool
@@ -231,6 +235,10 @@ class ClientThread(CoreThread):
                 self._users.show_printed(effect)
             case fx.ShowStatus():
                 self._users.show_status(effect)
+            case fx.ShowPrints():
+                self._users.show_prints(effect)
+            case fx.MeasureSelf():
+                self._in_background(lambda: self.post(measure(self._traffic)))
             case fx.Prepare():
                 self._assigned[effect.assign.attempt] = effect.assign
                 at_hand = self._inputs.at_hand(effect.assign)

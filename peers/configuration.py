@@ -7,8 +7,8 @@ and the ``grid`` command read them here.
 import itertools
 import os
 import socket
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,8 @@ from peers.addresses import Place, is_loopback, is_wildcard, parse_place
 
 WorkerMode = Literal["process", "thread"]
 
-_numbers = itertools.count(1)
+_numbers: dict[int, Iterator[int]] = {}
+"""Of each process its own: a forked child begins anew."""
 
 _SETTINGS = [f.name for f in fields(Settings) if f.name not in ("hosts",)]
 
@@ -72,6 +73,12 @@ class Configuration:
     password: str | bytes | None
     weak_password: bool
     prints_here: bool
+    named: bool = True
+    """Whether ``name`` was given, and is not made of host and process."""
+
+    def in_child(self) -> "Configuration":
+        """The same for a forked child, which is another process."""
+        return self if self.named else replace(self, name=_default_name())
 
     @property
     def places(self) -> tuple[Place, ...]:
@@ -117,7 +124,8 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     workers = values.pop("workers", "process")
     if workers not in ("process", "thread"):
         raise Misuse(f"workers={workers!r} is neither 'process' nor 'thread'")
-    name = values.pop("name", "") or _default_name()
+    told = values.pop("name", "")
+    name = told or _default_name()
     check_name(name, "name")
     spool = values.pop("spool", None)
     journal = values.pop("journal", None)
@@ -147,6 +155,7 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
         password=password,
         weak_password=weak_password,
         prints_here=prints_here,
+        named=bool(told),
     )
 
 
@@ -171,8 +180,9 @@ def _check_types(values: Mapping[str, Any]) -> None:
 
 def _default_name() -> str:
     """The host and process; further peers of one process are numbered."""
-    number = next(_numbers)
-    return f"{socket.gethostname()}-{os.getpid()}" + (f".{number}" if number > 1 else "")
+    pid = os.getpid()
+    number = next(_numbers.setdefault(pid, itertools.count(1)))
+    return f"{socket.gethostname()}-{pid}" + (f".{number}" if number > 1 else "")
 
 
 def _read(name: str, kind: type, text: str) -> Any:

@@ -32,12 +32,17 @@ from grid.errors import (
 from grid.job import Job
 from grid.keeping import choose
 from grid.messages import (
+    NO_BOOKMARK,
     Address,
+    AskPrints,
+    AskStatus,
+    Bookmark,
     Drained,
     Fault,
     FetchRecord,
     Keeping,
     PeerRef,
+    Prints,
     Remembered,
     Status,
 )
@@ -67,6 +72,7 @@ from peers.store import Store
 from peers.submission import Submission
 from peers.trace import Trace
 from peers.transaction import Transaction
+from peers.vitals import Traffic
 from peers.voucher import Voucher
 from peers.whereabouts import Whereabouts
 from peers.worker_channel import PoolEvent, Printed
@@ -104,7 +110,7 @@ class Engine:
         self._submissions: dict[str, Submission] = {}
         self._delivered: weakref.WeakSet[Transaction] = weakref.WeakSet()
         self._room = threading.BoundedSemaphore(OPEN_TRANSACTIONS_MAX)
-        self._askers: list[Future[Status]] = []
+        self._askers: list[tuple[AskStatus | AskPrints, Future[Any]]] = []
         self._drain_askers: dict[str, list[Future[Drained]]] = {}
         self.left_well = False
         self.closing = False
@@ -137,6 +143,7 @@ class Engine:
         self._relay = Relay()
         self.whereabouts = Whereabouts()
         self._cut = Cut()
+        traffic = Traffic()
         voucher = Voucher(
             security, self.settings.grid, configuration.name, self.whereabouts, self._relay
         )
@@ -161,12 +168,13 @@ class Engine:
             listening,
             voucher=voucher,
             keeper=self.detached.serve,
+            traffic=traffic,
         )
         data = Address(host, self._bulk_server.address.port)
         place = f"{self.store.place} {journals.absolute()}"  # both are shared, or they are far
         self.me = PeerRef(security.peer_id, configuration.name, host_id(place), data)
         self._bulk_client = BulkClient(
-            security, self.settings.grid, configuration.name, self.whereabouts, self._cut
+            security, self.settings.grid, configuration.name, self.whereabouts, self._cut, traffic
         )
         self._crew: Crew[Callable[[], None]] = Crew("grid-data", _call, DATA_THREADS_MAX)
         self._callbacks: Crew[Callable[[], None]] = Crew("grid-callbacks", self._call_back, 1)
@@ -182,6 +190,7 @@ class Engine:
             self.whereabouts,
             self._bulk_server,
             self._cut,
+            traffic,
         )
         self.server = ServerThread(
             self.settings,
@@ -410,11 +419,20 @@ class Engine:
     def _cancel(self, txn: str, everyone: bool) -> None:
         self.client.post(ev.CancelRequested(txn, everyone))
 
-    def ask_status(self) -> Future[Status]:
-        """Ask the server how the grid is."""
+    def ask_status(
+        self, *, watching: bool = False, after: Bookmark = NO_BOOKMARK
+    ) -> Future[Status]:
+        """Ask the server how the grid is; and if one goes on ``watching`` it, what has happened."""
         asked: Future[Status] = Future()
-        self.client.call(self._askers.append, asked)
-        self.client.post(ev.StatusRequested())
+        self.client.call(self._askers.append, (AskStatus(watching, after), asked))
+        self.client.post(ev.StatusRequested(watching, after))
+        return asked
+
+    def ask_prints(self, record: str, after: Bookmark) -> Future[Prints]:
+        """Ask the server what user code of a record printed."""
+        asked: Future[Prints] = Future()
+        self.client.call(self._askers.append, (AskPrints(record, after), asked))
+        self.client.post(ev.PrintsRequested(record, after))
         return asked
 
     def ask_down(self) -> None:
@@ -543,9 +561,17 @@ class Engine:
         self._callbacks.give(write)
 
     def show_status(self, effect: fx.ShowStatus) -> None:
-        askers, self._askers = self._askers, []
-        for asked in askers:
-            asked.set_result(effect.status)
+        self._answer(effect.status.answers, effect.status)
+
+    def show_prints(self, effect: fx.ShowPrints) -> None:
+        self._answer(effect.prints.answers, effect.prints)
+
+    def _answer(self, question: AskStatus | AskPrints, answer: Status | Prints) -> None:
+        """Tell all who asked just that."""
+        told = [asked for put, asked in self._askers if put == question]
+        self._askers = [(put, asked) for put, asked in self._askers if put != question]
+        for asked in told:
+            asked.set_result(answer)
 
     def adopt_record(self, effect: fx.AdoptRecord) -> None:
         adopt = self.detached.keep_too if effect.meta.keeping is not None else self._adopt_record

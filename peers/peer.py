@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from grid.errors import Misuse, PeerClosed
 from grid.job import Job
-from grid.messages import Drained, Failover, Fault, MemberStatus, TransactionStatus
+from grid.messages import (
+    NO_BOOKMARK,
+    Bookmark,
+    Drained,
+    Failover,
+    Fault,
+    MemberStatus,
+    Prints,
+    TransactionStatus,
+)
 from grid.settings import check_name
 from peers import forking, submission
 from peers.configuration import configure
@@ -23,6 +32,7 @@ from peers.transaction import Transaction
 
 if TYPE_CHECKING:
     from peers.executor import GridExecutor
+    from peers.watching import Watch
 
 STATUS_SECONDS = 10.0
 """Longer than a failover takes: the question waits for the next server."""
@@ -223,6 +233,19 @@ class Peer:
             warnings=tuple(engine.warnings.values()),
         )
 
+    def watch(self) -> "Watch":
+        """Return what looks at the grid again and again: ``look()`` gives a ``Snapshot``, also
+        while a server is sought. Costs the grid something only while somebody looks."""
+        from peers.watching import Watch
+
+        return Watch(self._started)
+
+    def prints(self, record: str, after: Bookmark = NO_BOOKMARK) -> Future[Prints]:
+        """Ask what user code of a transaction printed and logged since the bookmark, as far as its
+        server keeps it. The future waits for the next server if need be."""
+        check_name(record, "record")
+        return self._started().ask_prints(record, after)
+
     def shut_grid_down(self) -> None:
         """Ask every peer that waits in ``wait_until_down`` (as ``grid up`` does) to leave."""
         self._started().ask_down()
@@ -297,6 +320,7 @@ class Peer:
 
     def after_fork(self) -> tuple[object, list[int]]:
         """See ``peers.forking``."""
+        self._configuration = self._configuration.in_child()
         self._starting = threading.Lock()
         self._went_down = threading.Event()
         engine, self._engine, self._leaving = self._engine or self._leaving, None, None

@@ -22,6 +22,7 @@ import stat
 import struct
 import zlib
 from bisect import bisect_left
+from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +43,10 @@ SEALED, SLICE, UNSEALED = ".seg", ".part", ".tmp"
 _PREFIX = struct.Struct("<8sII")
 _FIRST_READ = 16 << 10
 """Holds the header of a usual segment (256 chunks), so that most take one read."""
+
+
+_WALK_BYTES = 256 << 10
+"""Read at once by who walks: enough that reading costs little, and next to nothing to hold."""
 
 
 class SegmentMissing(GridError):
@@ -152,15 +157,31 @@ class Segment:
             os.close(self._fd)
             self._fd = -1
 
-    def bytes_in(self, first: int, stop: int) -> int:
-        """Return how many bytes partitions ``first..stop`` hold."""
+    def sizes_in(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the partition and the bytes of each chunk of partitions ``first..stop``."""
         low, high = _chunk_range(self.header, first, stop)
-        return sum(self.header.chunk_bytes[low:high])
+        header = self.header
+        return zip(header.chunk_partitions[low:high], header.chunk_bytes[low:high], strict=True)
 
     def read(self, first: int, stop: int) -> list[tuple[int, list[bytes]]]:
         """Return the non-empty partitions of ``first..stop``, ascending, each with its chunks."""
         low, high = _chunk_range(self.header, first, stop)
         return _split(self.header, low, high, self._read_chunks(low, high), self.path)
+
+    def walk(self, first: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Yield the chunks of partitions ``first..stop`` in order, each with its partition; a few
+        of them are in memory at a time."""
+        low, high = _chunk_range(self.header, first, stop)
+        while low < high:
+            middle, length = low, 0
+            while middle < high and (middle == low or length < _WALK_BYTES):
+                length += self.header.chunk_bytes[middle]
+                middle += 1
+            data = self._read_chunks(low, middle)
+            for partition, chunks in _split(self.header, low, middle, data, self.path):
+                for chunk in chunks:
+                    yield partition, chunk
+            low = middle
 
     def slice(self, first: int, stop: int) -> bytes:
         """Return partitions ``first..stop`` as the content of a segment file, checked."""

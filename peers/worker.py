@@ -45,6 +45,7 @@ from peers.worker_channel import (
     Succeeded,
     Task,
 )
+from peers.worker_memory import Memory
 from peers.worker_output import Forwarder, Stream
 from peers.worker_page import REPORT_START, Page
 from peers.worker_tasks import Bench, InputsLost, perform
@@ -99,7 +100,7 @@ class Worker:
         self._channel = channel
         self._page = page
         self._folder = folder
-        self._limits = limits
+        self._memory = Memory(limits)
         self._own_process = own_process
         self._pid = os.getpid()
         self._jobs: Recent[_Job] = Recent()
@@ -214,7 +215,7 @@ class Worker:
     def _bench(self) -> Bench:
         job = self._jobs.get(self._record)
         assert job is not None, f"no code was sent for record {self._record}"
-        return Bench(self._functions(job), self._folder, self._limits, self._page, self._need)
+        return Bench(self._functions(job), self._folder, self._memory, self._page, self._need)
 
     def _functions(self, job: _Job) -> Functions:
         try:

@@ -36,12 +36,36 @@ _RECEIVE_BYTES = 256 << 10
 
 
 class Limits(Struct, frozen=True):
-    """When a worker spills: pairs held while mapping, bytes its process grew by, bytes written
-    but not sealed."""
+    """How much data a worker may hold, in bytes; the rest goes to disk. Its parts leave room for
+    the copies that are made when data is written or read."""
 
-    pairs_max: int = 1_000_000
-    growth_bytes_max: int = 256 << 20
-    sealed_bytes_max: int = 64 << 20
+    memory_bytes: int = 256 << 20
+
+    @property
+    def held_bytes_max(self) -> int:
+        """By how much the process may grow before values are written out."""
+        return self.memory_bytes * 5 // 8
+
+    @property
+    def values_max(self) -> int:
+        """How many values may be held whatever the process says: a value is a pointer at least,
+        and lists have room to grow."""
+        return self.memory_bytes // 16
+
+    @property
+    def sealed_bytes_max(self) -> int:
+        """How much of a segment may wait to be written."""
+        return min(64 << 20, self.memory_bytes // 8)
+
+    @property
+    def chunk_bytes_max(self) -> int:
+        """The largest chunk of a segment, unless one value is larger: it is opened at once."""
+        return max(1, min(4 << 20, self.memory_bytes // 64))
+
+    @property
+    def piece_bytes(self) -> int:
+        """The size of the pieces in which groups are kept on disk: many are open at a time."""
+        return max(1, min(1 << 20, self.memory_bytes // 1024))
 
 
 # ------------------------------------------------------------------------------ tasks

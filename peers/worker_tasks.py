@@ -2,43 +2,64 @@
 
 The meaning is ``grid.mapreduce``, the same that ``Job.run()`` follows. Here is what a worker adds:
 opening items one at a time, reading files that items name, noting which item it is on, spilling
-when memory grows, reading inputs in stretches that fit into memory, and writing results in chunks
-that can be opened without holding up whoever opens them.
+when memory grows, reading inputs in stretches that fit into memory, merging them there or on disk
+(``peers.worker_merge``), and writing results in chunks that can be opened without holding up
+whoever opens them.
 """
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 from grid.functions import Functions
-from grid.mapreduce import Grouper, Pair, UserFault, finish, merge, reduce_partition
+from grid.mapreduce import Chunk, Grouper, Pair, UserFault, finish, reduce_partition
 from grid.messages import RIDING_BYTES_MAX, Output
 from grid.pickling import show
-from peers.chunks import decode_groups, decode_pairs, encode_groups, encode_pairs
+from grid.settings import PARTITIONS_MAX
+from peers.chunks import (
+    decode_groups,
+    decode_pairs,
+    encode_groups,
+    encode_in_pieces,
+    encode_pairs,
+)
 from peers.files import Changed, Reference
-from peers.process_control import resident_bytes
-from peers.segment import Segment, SegmentCorrupt, SegmentMissing, read_partitions
+from peers.segment import Segment, SegmentCorrupt, SegmentMissing
 from peers.segment_writer import Sealed, SegmentWriter
 from peers.shipping import ModuleUnavailable
 from peers.worker_channel import (
     CallTask,
     FinishTask,
-    Limits,
     MapTask,
     ReduceTask,
     Task,
     whole_output,
 )
+from peers.worker_memory import Memory
+from peers.worker_merge import Merger, Spool
 from peers.worker_page import Page
 
 CHUNK_WEIGHT_MAX = 50_000
 """Results in a chunk, counting large ones for more: it opens in a few milliseconds."""
 
 ITEMS_UNWATCHED = 32
-"""Small items mapped between two looks at the memory of the process."""
+"""Small items mapped, or batches of pairs of a large one, between two looks at the memory of the
+process."""
+
+MAP_BYTES_MAX = 256 << 20
+"""What a map holds at most before it writes it out, however much memory there is: a run on disk
+costs no more for being smaller."""
+
+STRETCH_BYTES_MAX = 64 << 20
+"""Read at once of a reduce's inputs: many partitions that are small, each input opened once."""
+
+LOOKS = 64
+"""Bytes between two looks while merging, as a part of the memory: values in memory take up to some
+twenty times what they take as bytes."""
 
 LARGE_VALUE = 32 << 10
 """After an item of this length the memory is looked at at once."""
@@ -68,7 +89,7 @@ class Bench:
 
     functions: Functions
     folder: str
-    limits: Limits
+    memory: Memory
     page: Page
     need: Callable[[tuple[int, ...]], list[Any]]
 
@@ -100,45 +121,88 @@ def _ignoring_item(function: Callable[[], Any], _key: Any, _value: Any) -> Any:
 
 
 def _writer(output: Output, partitions: int, bench: Bench) -> SegmentWriter:
-    return SegmentWriter(bench.folder, output, partitions, bench.limits.sealed_bytes_max)
+    limits = bench.memory.limits
+    return SegmentWriter(bench.folder, output, partitions, limits.sealed_bytes_max)
 
 
 # ------------------------------------------------------------------ map
 
 
 def _map(task: MapTask, bench: Bench) -> Sealed:
-    grouper = Grouper(bench.functions, skip=task.skip)
-    memory = _Memory(bench.limits)
     with ExitStack() as open_writers:
-        writer: SegmentWriter | None = None
+        mapping = _Mapping(task, bench, open_writers)
+        grouper = mapping.grouper
         for index, key, value in _values(task, bench, grouper.skipped):
             grouper.add_item(index, key, value)
-            if memory.wants_room(grouper.size, value):
-                writer = writer or open_writers.enter_context(
-                    _writer(task.output, task.partitions, bench)
-                )
-                _spill(grouper, writer, task.partitions)
-                writer.spill()
-                memory.made_room()
-        if writer is None and task.whole:
+            mapping.after_item(value)
+        if task.whole and not mapping.spilled:
             return _reduce_whole(grouper, task, bench)
-        writer = writer or open_writers.enter_context(_writer(task.output, task.partitions, bench))
-        _spill(grouper, writer, task.partitions)
-        return writer.seal(tuple(grouper.skipped))
+        mapping.drain()
+        return mapping.writer.seal(tuple(grouper.skipped))
+
+
+class _Mapping:
+    """A map's grouper, which is drained into its writer whenever memory wants it."""
+
+    def __init__(self, task: MapTask, bench: Bench, open_writers: ExitStack) -> None:
+        self.grouper = Grouper(bench.functions, skip=task.skip, on_many=self._count)
+        self.spilled = False
+        self._task = task
+        self._bench = bench
+        self._open_writers = open_writers
+        self._watch = bench.memory.watch(MAP_BYTES_MAX)
+        self._values_max = bench.memory.limits.values_max
+        self._unwatched = 0
+
+    @cached_property
+    def writer(self) -> SegmentWriter:
+        """What is written to, opened when it is first needed."""
+        writer = _writer(self._task.output, self._task.partitions, self._bench)
+        return self._open_writers.enter_context(writer)
+
+    def after_item(self, value: Any) -> None:
+        """An item was mapped; spill if much is held."""
+        if type(value) in _SIZED and len(value) >= LARGE_VALUE:
+            self._unwatched = ITEMS_UNWATCHED
+        self._count()
+
+    def drain(self) -> None:
+        """Write out all that is held."""
+        largest = self._bench.memory.limits.chunk_bytes_max
+        for partition, groups in self.grouper.drain(self._task.partitions):
+            for data in _encoded(groups, largest):
+                self.writer.add(partition, data)
+
+    def _count(self) -> None:
+        held = self.grouper.size
+        self._unwatched += 1
+        if self._unwatched < ITEMS_UNWATCHED and held < self._values_max:
+            return
+        self._unwatched = 0
+        if self._watch.full(held):
+            self.drain()
+            self.writer.spill()
+            self.spilled = True
+            self._watch.made_room(held)
+
+
+def _encoded(groups: Chunk, largest: int) -> Iterator[bytes]:
+    """Encode groups; in several chunks if one would take much memory to open."""
+    data = encode_groups(groups)
+    if len(data) <= largest:
+        yield data
+        return
+    for _, piece in encode_in_pieces(groups.items(), largest):
+        yield piece
 
 
 def _reduce_whole(grouper: Grouper, task: MapTask, bench: Bench) -> Sealed:
     """Reduce what is in memory: it is all there is. A small job is one task then, not two."""
     with _writer(whole_output(task), task.partitions, bench) as writer:
         for partition, groups in grouper.drain(task.partitions):
-            copied = decode_groups(encode_groups(groups))  # as by way of a segment
-            _write(writer, partition, reduce_partition(bench.functions, merge([copied])))
+            copied = _decoded(encode_groups(groups))  # as by way of a segment
+            _write(writer, partition, reduce_partition(bench.functions, copied))
         return writer.seal(content_bytes_max=RIDING_BYTES_MAX)
-
-
-def _spill(grouper: Grouper, writer: SegmentWriter, partitions: int) -> None:
-    for partition, groups in grouper.drain(partitions):
-        writer.add(partition, encode_groups(groups))
 
 
 def _values(task: MapTask, bench: Bench, skipped: list[int]) -> Iterator[tuple[int, Any, Any]]:
@@ -195,48 +259,49 @@ def _read(reference: Reference, index: int, key: Any, bench: Bench) -> Any:
         raise UserFault("datasource", show(key), error, index) from error
 
 
-class _Memory:
-    """Tells when a map holds so much that it should be written out."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._before = resident_bytes()
-        self._unwatched = 0
-
-    def wants_room(self, pairs: int, value: Any) -> bool:
-        """Say so, after an item that left the grouper holding ``pairs``."""
-        if pairs >= self._limits.pairs_max:
-            return True
-        self._unwatched += 1
-        large = type(value) in _SIZED and len(value) >= LARGE_VALUE
-        if self._unwatched < ITEMS_UNWATCHED and not large:
-            return False
-        self._unwatched = 0
-        return resident_bytes() - self._before > self._limits.growth_bytes_max
-
-    def made_room(self) -> None:
-        """Count from here: a process rarely gives back to the system all that it let go."""
-        self._before = resident_bytes()
-
-
 # ------------------------------------------------------------------ reduce, finish, call
 
 
 def _reduce(task: ReduceTask, bench: Bench) -> Sealed:
-    output = task.output
-    fitting = bench.limits.sealed_bytes_max
-    with _writer(output, task.partitions, bench) as writer:
-        for first, stop in _stretches(task.inputs, output.start, output.stop, fitting):
-            chunks = _gather(task.inputs, first, stop)
-            for partition in sorted(chunks):
+    first = task.output.start
+    sizes = _sizes(task.inputs, first, task.output.stop)
+    fitting = bench.memory.limits.sealed_bytes_max
+    with _writer(task.output, task.partitions, bench) as writer:
+        for start, stop in _stretches(sizes, min(fitting, STRETCH_BYTES_MAX)):
+            for partition, chunks in _partitions(task.inputs, first + start, first + stop):
                 bench.page.item = partition
-                groups = merge(map(decode_groups, chunks.pop(partition)))
-                _write(writer, partition, reduce_partition(bench.functions, groups))
+                _reduce_one(partition, chunks, writer, bench)
         return writer.seal()
 
 
+def _reduce_one(
+    partition: int, chunks: Iterator[bytes], writer: SegmentWriter, bench: Bench
+) -> None:
+    """Merge the chunks of one partition and reduce it."""
+    limits = bench.memory.limits
+    unwatched = 0
+    spool = Spool(bench.folder, limits.piece_bytes)
+    with Merger(bench.functions, bench.memory.watch(), spool) as merger:
+        for chunk in chunks:
+            merger.add(_decoded(chunk))
+            unwatched += len(chunk)
+            if unwatched * LOOKS >= limits.memory_bytes:
+                unwatched = 0
+                merger.look()
+        merger.settle()
+        _write(writer, partition, reduce_partition(bench.functions, merger))
+
+
+def _decoded(chunk: bytes) -> Chunk:
+    """Open a chunk. Its values are opened later, one by one; its keys are now."""
+    try:
+        return decode_groups(chunk)
+    except Exception as error:
+        raise UserFault("unpickling of the keys", "", error) from error
+
+
 def _finish(task: FinishTask, bench: Bench) -> Sealed:
-    _bytes_in(task.inputs, 0, 1)  # tells of all lost inputs at once, before the work
+    _sizes(task.inputs, 0, 1)  # tells of all lost inputs at once, before the work
     with _writer(task.output, 1, bench) as writer:
         _write(writer, 0, finish(bench.functions, _results(task.inputs)))
         return writer.seal(content_bytes_max=RIDING_BYTES_MAX)
@@ -272,56 +337,64 @@ def _write(writer: SegmentWriter, partition: int, pairs: Iterable[Pair]) -> None
 
 def _results(inputs: tuple[str, ...]) -> Iterator[Pair]:
     """Yield all results in ``inputs``, in their order."""
-    for position, path in enumerate(inputs):
-        for _, chunks in _whole(path, position):
-            for chunk in chunks:
-                keys, values = decode_pairs(chunk)
-                yield from zip(keys, values, strict=True)
+    for position in range(len(inputs)):
+        for _, chunk in _walk(inputs, position, 0, PARTITIONS_MAX):
+            keys, values = decode_pairs(chunk)
+            yield from zip(keys, values, strict=True)
 
 
-def _whole(path: str, position: int) -> list[tuple[int, list[bytes]]]:
-    try:
-        with Segment(path) as segment:
-            return segment.read(0, segment.header.partitions)
-    except (SegmentMissing, SegmentCorrupt) as error:
-        raise InputsLost((position,), str(error)) from error
+def _stretches(sizes: list[int], fitting: int) -> Iterator[tuple[int, int]]:
+    """Cut partitions of these sizes into runs of neighbours that fit, or are one partition."""
+    first, total = 0, 0
+    for number, size in enumerate(sizes):
+        if number > first and total + size > fitting:
+            yield first, number
+            first, total = number, 0
+        total += size
+    if first < len(sizes):
+        yield first, len(sizes)
 
 
-def _stretches(
-    inputs: tuple[str, ...], first: int, stop: int, fitting: int
-) -> Iterator[tuple[int, int]]:
-    """Halve ``first..stop`` until the bytes of each stretch fit, or it is one partition."""
-    if _bytes_in(inputs, first, stop) > fitting and stop - first > 1:
-        middle = (first + stop) // 2
-        yield from _stretches(inputs, first, middle, fitting)
-        yield from _stretches(inputs, middle, stop, fitting)
-    else:
-        yield first, stop
-
-
-def _bytes_in(inputs: tuple[str, ...], first: int, stop: int) -> int:
-    """Return how much there is to read. Raises ``InputsLost`` with all that cannot be opened."""
-    total = 0
+def _sizes(inputs: tuple[str, ...], first: int, stop: int) -> list[int]:
+    """Return the bytes of each partition. Raises ``InputsLost`` with all that cannot be opened."""
+    sizes = [0] * (stop - first)
     lost: dict[int, str] = {}
     for position, path in enumerate(inputs):
         try:
             with Segment(path) as segment:
-                total += segment.bytes_in(first, stop)
+                for partition, size in segment.sizes_in(first, stop):
+                    sizes[partition - first] += size
         except (SegmentMissing, SegmentCorrupt) as error:
             lost[position] = str(error)
     if lost:
         raise InputsLost(tuple(lost), next(iter(lost.values())))
-    return total
+    return sizes
 
 
-def _gather(inputs: tuple[str, ...], first: int, stop: int) -> dict[int, list[bytes]]:
-    """Return the chunks of each partition, in the order of ``inputs``."""
+def _partitions(
+    inputs: tuple[str, ...], first: int, stop: int
+) -> Iterator[tuple[int, Iterator[bytes]]]:
+    """Yield each partition that has any with its chunks, in the order of ``inputs``. Several are
+    read at once, as they fit; a single one is read as it is walked."""
+    if stop - first == 1:
+        alone = (chunk for n in range(len(inputs)) for _, chunk in _walk(inputs, n, first, stop))
+        for chunk in alone:  # if there is any
+            yield first, chain((chunk,), alone)
+        return
     gathered: dict[int, list[bytes]] = {}
-    for position, path in enumerate(inputs):
-        try:
-            found = read_partitions(path, first, stop)
-        except (SegmentMissing, SegmentCorrupt) as error:
-            raise InputsLost((position,), str(error)) from error
-        for partition, chunks in found:
-            gathered.setdefault(partition, []).extend(chunks)
-    return gathered
+    for position in range(len(inputs)):
+        for partition, chunk in _walk(inputs, position, first, stop):
+            gathered.setdefault(partition, []).append(chunk)
+    for partition in sorted(gathered):
+        yield partition, iter(gathered.pop(partition))
+
+
+def _walk(
+    inputs: tuple[str, ...], position: int, first: int, stop: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yield the chunks that one of the inputs has of partitions ``first..stop``."""
+    try:
+        with Segment(inputs[position]) as segment:
+            yield from segment.walk(first, stop)
+    except (SegmentMissing, SegmentCorrupt) as error:
+        raise InputsLost((position,), str(error)) from error

@@ -159,6 +159,7 @@ if child == 0:
         if "use" in sys.argv:
             assert answer(peer) == {"sum": 3}
             assert peer.id != mine
+            assert peer.name.endswith(f"-{os.getpid()}"), peer.name
             assert [m.name for m in peer.status().members if m.serving]
             peer.close()
         print("child", os.getpid(), flush=True)

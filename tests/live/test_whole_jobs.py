@@ -50,7 +50,7 @@ def test_the_whole_is_reduced_where_it_was_mapped(make: Callable[..., Rig], name
 
 
 def test_what_does_not_fit_into_memory_is_left_to_the_reduces(make: Callable[..., Rig]) -> None:
-    rig = make(pairs_max=1, growth_bytes_max=1, sealed_bytes_max=1)
+    rig = make(memory_bytes=1)
     job = JOBS["words"]
     sealed = ended_well(rig, rig.begin(as_one_task(rig, job), code_of(job.functions)))
     assert sealed.kind == "map"

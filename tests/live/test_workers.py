@@ -289,10 +289,12 @@ def test_a_job_through_the_pool_equals_the_oracle(
 
 
 def test_spilling_changes_nothing(make: Callable[..., Rig]) -> None:
-    """Tiny limits: maps spill after every item, reduces read one partition at a time."""
-    rig = make(pairs_max=1, growth_bytes_max=1, sealed_bytes_max=1)
+    """Next to no memory: everything goes to disk, and groups are divided as often as can be."""
+    rig, ample = make(memory_bytes=1), make()
     for job in JOBS.values():
-        assert through_the_pool(rig, job, cut=20) == job.run()
+        found = through_the_pool(rig, job, cut=20)
+        assert found == job.run()
+        assert list(found) == list(through_the_pool(ample, job, cut=20))
     assert {path.suffix for path in rig.folder.iterdir()} == {".seg"}
 
 
@@ -669,7 +671,7 @@ def note_and_spin(key: int, note: str) -> None:
 def test_kill_stops_an_endless_task_and_frees_the_slot(
     make: Callable[..., Rig], tmp_path: Path, mode: Mode
 ) -> None:
-    rig = make(mode=mode, pairs_max=1)
+    rig = make(mode=mode, memory_bytes=1)
 
     note = tmp_path / "spinning"
 
@@ -912,8 +914,11 @@ def module_code(folder: Path) -> bytes:
     ).stdout
 
 
-def test_a_changed_module_replaces_the_worker(rig: Rig, tmp_path: Path) -> None:
+def test_a_changed_module_replaces_the_worker(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The process which imported the old one cannot serve the new record; a fresh one can."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     folder = tmp_path / "project"
     folder.mkdir()
     seen = []

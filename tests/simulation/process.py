@@ -315,6 +315,7 @@ class Process:
             case (
                 fx.ShowPrinted()
                 | fx.ShowStatus()
+                | fx.ShowPrints()
                 | fx.GoDownNow()
                 | fx.CallServer()
                 | fx.SufferFault()
@@ -322,6 +323,8 @@ class Process:
                 pass
             case fx.DrainSelf() | fx.ShowDrained():
                 pass
+            case fx.MeasureSelf():
+                self.soon(ev.SelfMeasured(0.0, 0, 0, 0))
             case fx.Prepare():
                 self.shop.prepare(effect.assign)
             case fx.RunTask():

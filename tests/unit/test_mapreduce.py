@@ -59,7 +59,7 @@ def job_of(data: Any, functions: Functions, partitions: int = 256) -> Job:
 def groups_of(functions: Functions, *values: Any) -> dict[Any, list[Any]]:
     """Map numbered values and return the groups, thawed."""
     grouper = map_items(functions, [(n, n, value) for n, value in enumerate(values)])
-    return {key: thaw(held) for _, chunk in grouper.drain(1) for key, held in chunk.items()}
+    return {key: list(thaw(held)) for _, chunk in grouper.drain(1) for key, held in chunk.items()}
 
 
 # ------------------------------------------------------------------------------ map
