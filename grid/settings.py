@@ -45,6 +45,10 @@ class Settings:
     slots: int = 1
     """Tasks run at once; 0 for a peer that only submits."""
 
+    memory_limit: int = 0
+    """Bytes that a peer with its workers may use; what does not fit goes to disk. 0: half of the
+    memory of the host or container."""
+
     serves: bool = True
     """May become server. Visitors never do."""
 
@@ -119,6 +123,8 @@ class Settings:
             )
         if not 0 <= self.slots <= SLOTS_MAX:
             raise Misuse(f"slots={self.slots}: use 0 to only submit, or how many tasks run at once")
+        if self.memory_limit < 0:
+            raise Misuse(f"memory_limit={self.memory_limit}: use 0 for the default, or bytes")
         if self.copies < 1:
             raise Misuse(f"copies={self.copies} keeps nothing; use 1 or more")
         if not 0 < self.keep_seconds <= KEEP_SECONDS_MAX:

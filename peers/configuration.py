@@ -16,6 +16,7 @@ from grid.errors import Misuse
 from grid.messages import Address
 from grid.settings import PORT, Settings, check_name, check_names
 from peers.addresses import Place, is_loopback, is_wildcard, parse_place
+from peers.memory import parse_size
 
 WorkerMode = Literal["process", "thread"]
 
@@ -32,6 +33,7 @@ _VARIABLES: dict[str, type] = {
     "port_span": int,
     "grid": str,
     "slots": int,
+    "memory_limit": str,
     "name": str,
     "workers": str,
     "spool": str,
@@ -134,6 +136,8 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     password = values.pop("password", None)
     weak_password = bool(values.pop("weak_password", False))
     prints_here = bool(values.pop("prints_here", False))
+    if isinstance(values.get("memory_limit"), str):
+        values["memory_limit"] = parse_size(values["memory_limit"])
     values.setdefault("slots", os.cpu_count() or 1)
     _default_ports(values, places)
     hosts = tuple(str(place) for place in places)

@@ -62,6 +62,7 @@ from peers.fingerprint import fingerprint
 from peers.handing import Give, HandOver, Unheard
 from peers.inputs import FETCH_SECONDS, Inputs
 from peers.journal import time_of_day
+from peers.memory import worker_bytes
 from peers.records import Head, OwnedRecord, Records, digest, load_keys, own
 from peers.relay import Relay
 from peers.results import Fetcher, keep, riding
@@ -75,7 +76,7 @@ from peers.transaction import Transaction
 from peers.vitals import Traffic
 from peers.voucher import Voucher
 from peers.whereabouts import Whereabouts
-from peers.worker_channel import PoolEvent, Printed
+from peers.worker_channel import Limits, PoolEvent, Printed
 from peers.worker_pool import WorkerPool
 from peers.worker_tasks import as_call
 
@@ -212,6 +213,7 @@ class Engine:
             self._on_pool_event if configuration.prints_here else self.client.on_pool_event,
             mode=configuration.workers,
             name=configuration.name,
+            limits=Limits(worker_bytes(self.settings.memory_limit, self.settings.slots)),
         )
 
     def _client_core(

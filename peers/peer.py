@@ -72,7 +72,8 @@ class Peer:
     addresses, default: all; loopback for a grid of this host), ``advertise`` (``host`` or
     ``host:port`` where others find this peer, behind address translation), ``port``,
     ``port_span``, ``grid`` (its name), ``slots`` (tasks at once, default: the cores; 0 only
-    submits), ``name``, ``workers`` (``"process"`` or ``"thread"``), ``spool``, ``key_file``,
+    submits), ``memory_limit`` (bytes, or as in ``"4G"``: with its workers; default: half of the
+    host's), ``name``, ``workers`` (``"process"`` or ``"thread"``), ``spool``, ``key_file``,
     ``trace`` (a file for what this peer decided and why, without data: CONTRIBUTING.md),
     ``join_timeout``, ``heartbeat_seconds``, ``silence_seconds``, ``quorum`` (with fewer peers that
     could serve no work is given; variables too); ``chaos=True`` lets ``grid chaos`` kill, freeze

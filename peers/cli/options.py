@@ -52,7 +52,7 @@ _GRID_SETTINGS = (
     "join_timeout",
     "quorum",
 )
-PEER_SETTINGS = ("slots", "name", "workers", "spool", "journal")
+PEER_SETTINGS = ("slots", "memory_limit", "name", "workers", "spool", "journal")
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +139,12 @@ def add_peer_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("this peer (also as GRID_SLOTS, GRID_NAME, ...)")
     group.add_argument(
         "--slots", type=int, metavar="N", help="tasks at once (the cores); 0 runs none"
+    )
+    group.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="memory of this peer with its workers, as in 512M or 4G (half of the host's); what "
+        "does not fit goes to disk",
     )
     group.add_argument("--name", help="what people read (host and process id)")
     group.add_argument(
