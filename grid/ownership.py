@@ -399,11 +399,13 @@ class Ownership:
 
     def unkept(self, txn: str, now: float) -> list[FromClient]:
         """A keeper has no room for the end of a detached transaction: it steps back, so that the
-        others need not wait for it, and comes again."""
+        others need not wait for it, and comes again; as one that was not accepted yet, so that a
+        new server hears of the end from others first."""
         owned = self._owned.get(txn)
         if owned is None or owned.state != "fetching" or not owned.kept:
             return []
         owned.state = "pending"
+        owned.accepted = False
         owned.again_at = now + KEEP_AGAIN_SECONDS
         return [Cancel(txn, owned.meta.record)]
 

@@ -351,6 +351,9 @@ class ServerCore:
         member.keep(held)
         self.submissions.recall(member, held, now)
         self.state.credit_held(member, held)
+        known = self.state.registry.get(held.record)
+        if known is not None:
+            self.submissions.drop_needless(known, member)
 
     def _on_submit(self, member: Member, message: Submit, now: float) -> None:
         """Own a record; then whatever members hold or run of it is counted."""
@@ -379,6 +382,7 @@ class ServerCore:
         record = message.holding.output.record
         if txn is not None:
             self.submissions.advance(txn)
+            self.submissions.drop_needless(txn, member)
         elif self.state.registry.ended(record):
             member.drop(record, ())
             self.state.send(member, Drop(record))

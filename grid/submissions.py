@@ -400,20 +400,26 @@ class Submissions:
         txn.retained_until = now + txn.meta.keeping.seconds
         txn.ownerless_until = None
         txn.keepers.update(dict.fromkeys(peer for peer, _ in txn.owners))
-        keepers = txn.keepers
         txn.owners.clear()
+        for member in self._state.roster:
+            self.drop_needless(txn, member)
+        self._answer(txn)
+
+    def drop_needless(self, txn: Transaction, member: Member) -> None:
+        """Of what has its end on its keepers' disks nobody else need hold anything. Also what is
+        said to be held later goes: that word has crossed the order to drop it."""
+        if not self.is_kept(txn.meta.record):
+            return
         results = txn.results() if txn.state == "finished" else []
         kinds = [holding.output.kind for holding, _ in results[:1]]
         others = tuple(kind for kind in txn.plans if kind not in kinds)
-        whole = all(any(peer in keepers for peer in peers) for _, peers in results)
-        for member in self._state.roster:
-            dropped = others if member.ref.peer in keepers or not whole else ()
-            if not dropped:
-                for holding, _ in results:
-                    txn.plans[holding.output.kind].lose(holding.output, member.ref.peer)
-            if member.drop(txn.meta.record, dropped):
-                self._state.send(member, Drop(txn.meta.record, dropped))
-        self._answer(txn)
+        whole = all(any(peer in txn.keepers for peer in peers) for _, peers in results)
+        dropped = others if member.ref.peer in txn.keepers or not whole else ()
+        if not dropped:
+            for holding, _ in results:
+                txn.plans[holding.output.kind].lose(holding.output, member.ref.peer)
+        if member.drop(txn.meta.record, dropped):
+            self._state.send(member, Drop(txn.meta.record, dropped))
 
     def is_kept(self, record: str) -> bool:
         """Whether the end of this record is on its keepers' disks, whatever cannot be fetched."""

@@ -204,7 +204,12 @@ class Calamities:
     def _submitter_leaves(self) -> None:
         """One submits and goes, perhaps before it has given everything away."""
         submitter = self._submit()
-        self._world.at(self._rng.uniform(0.0, 0.05), submitter.leave)
+
+        def leave() -> None:
+            if not self._stopped:  # else it is looked to that somebody stays where something is
+                submitter.leave()
+
+        self._world.at(self._rng.uniform(0.0, 0.05), leave)
 
     def _ask(self) -> None:
         record = self._rng.choice(list(self._ledger.promises))

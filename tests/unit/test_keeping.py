@@ -27,6 +27,7 @@ from grid.messages import (
     Rejected,
     Remembered,
     Submit,
+    TaskDone,
 )
 from grid.ownership import ASKS_MAX, KEEP_AGAIN_SECONDS, KEPT_AGAIN_SECONDS, Ownership
 from tests.unit.cores import holding, join, meta, peer
@@ -97,8 +98,8 @@ def test_a_keeper_without_room_steps_back_and_comes_again(keeper: Ownership) -> 
     keeper.finished(FINISHED)
     assert keeper.unkept("k", 10.0) == [Cancel("k", "r")]
     assert keeper.due(10.0 + KEEP_AGAIN_SECONDS / 2) == ([], [])
-    again = structs.replace(SUBMIT, accepted=True)
-    assert keeper.due(10.0 + KEEP_AGAIN_SECONDS) == ([], [again])
+    again = keeper.due(10.0 + KEEP_AGAIN_SECONDS)
+    assert again == ([], [SUBMIT]), "a new server is to hear first of those who know the end"
     assert keeper.finished(FINISHED) == ([FetchResult("k", "r", PAIRS, END)], [])
 
 
@@ -240,6 +241,19 @@ def test_a_new_server_hears_of_the_end_from_a_keeper(table: Table) -> None:
     (status,) = table.core._status().transactions
     assert (status.state, status.detached) == ("retained", True)
     assert (status.began, status.ended) == (5.0, 9.0)
+
+
+def test_the_word_of_an_output_that_crosses_the_order_to_drop_it_counts_no_more(
+    table: Table,
+) -> None:
+    held = Held("r", (RESULT,), (), structs.replace(END, ended=9.0))
+    table.join(structs.replace(join("d"), held=(held,)))
+    said = table.hear("a", TaskDone("late", RESULT, 0.1))
+    assert said["a"] == [Drop("r")]
+    for _ in range(2):
+        (shown,) = table.hear("v", ASK)["v"]
+        assert isinstance(shown, Finished)
+        assert shown.holdings == ((RESULT, peer("d")),), "nobody is sent to who has dropped it"
 
 
 def test_one_that_has_ended_elsewhere_is_not_revived(table: Table) -> None:
