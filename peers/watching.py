@@ -26,6 +26,7 @@ from grid.messages import (
     TaskRan,
     TransactionEnded,
     TransactionStatus,
+    Vitals,
 )
 from peers.engine import Engine
 from peers.snapshot import (
@@ -142,6 +143,7 @@ class Memory:
         self._transactions: dict[str, _Remembered] = {}
         self._failovers: dict[int, FailoverSeen] = {}
         self._names: dict[str, str] = {}
+        self._vitals: dict[str, Vitals] = {}
         self._slots: dict[str, list[float]] = {}
         """By peer: when the last task of each of its slots ended."""
         self._began: float | None = None
@@ -154,6 +156,7 @@ class Memory:
         self._began = now if self._began is None else self._began
         others = [member for member in status.members if member.peer != me]
         self._names.update((member.peer, member.name) for member in others)
+        self._note_vitals(others)
         slots = {member.peer: member.slots for member in others}
         wall = now - status.clock
         for txn in status.transactions:
@@ -177,12 +180,17 @@ class Memory:
             server_id=status.server.peer,
             address=address,
             term=status.reign.term,
-            peers=tuple(_peer(member) for member in others),
+            peers=tuple(_peer(member, self._vitals.get(member.peer)) for member in others),
             transactions=(*running, *over),
             failovers=tuple(self._failovers.values()),
             lacking=status.lacking,
             warnings=warnings,
         )
+
+    def _note_vitals(self, members: list[MemberStatus]) -> None:
+        """A new server has not heard yet how peers do: a moment ago is as good."""
+        told = {member.peer: member.vitals or self._vitals.get(member.peer) for member in members}
+        self._vitals = {peer: vitals for peer, vitals in told.items() if vitals is not None}
 
     def _known(self, record: str, began: float) -> _Remembered:
         known = self._transactions.setdefault(record, _Remembered(began))
@@ -292,8 +300,7 @@ class Memory:
             del self._transactions[record]
 
 
-def _peer(member: MemberStatus) -> PeerSeen:
-    vitals = member.vitals
+def _peer(member: MemberStatus, vitals: Vitals | None) -> PeerSeen:
     return PeerSeen(
         id=member.peer,
         name=member.name,

@@ -19,7 +19,20 @@ from importlib import metadata
 from types import FrameType
 
 from grid.errors import GridError, Misuse
-from peers.cli import cancel, chaos, down, drain, jobs, key, repl, result, status, submit, up
+from peers.cli import (
+    cancel,
+    chaos,
+    down,
+    drain,
+    jobs,
+    key,
+    repl,
+    result,
+    status,
+    submit,
+    top,
+    up,
+)
 from peers.cli.options import Parser, misspelt, start_logging
 
 log = logging.getLogger(__name__)
@@ -33,6 +46,7 @@ like, then give it work from any of them:
 
   grid up                     a peer that stays (start several)
   grid status                 who serves, who is there, what runs
+  grid top                    the same, live, with what each peer and transaction does
   grid submit wordcount:job   run the Job called `job` of wordcount.py here
   grid jobs                   which transactions there are, and how far
   grid result NAME            print the result of a named transaction again
@@ -56,6 +70,21 @@ exit status:
   2    the command was wrong
   130  Ctrl-C ended it (128 + N: signal N did); what it had submitted is withdrawn
 """
+
+_COMMANDS = (
+    up,
+    drain,
+    down,
+    status,
+    top,
+    jobs,
+    submit,
+    result,
+    cancel,
+    chaos,
+    repl,
+    key,
+)
 
 
 class Ended(KeyboardInterrupt):
@@ -82,7 +111,7 @@ def _parser() -> Parser:
     parser = Parser(prog="grid", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"grid {_version()}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (up, drain, down, status, jobs, submit, result, cancel, chaos, repl, key):
+    for command in _COMMANDS:
         command.add(commands)
     return parser
 

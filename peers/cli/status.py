@@ -17,6 +17,7 @@ from peers.cli.tables import make_console, make_table, transactions_table
 
 if TYPE_CHECKING:
     from peers.peer import PeerStatus
+    from peers.snapshot import FailoverSeen
 
 _DESCRIPTION = """\
 Show the grid: its server and term, its peers with their slots, and its transactions.
@@ -77,7 +78,7 @@ def remarks(status: "PeerStatus") -> list[str]:
     return lines + [f"warning: {text}" for text in status.warnings]
 
 
-def failover_line(failover: Failover) -> str:
+def failover_line(failover: "Failover | FailoverSeen") -> str:
     """Say what a failover took."""
     line = (
         f"server lost ({failover.how}): next server, term {failover.term}, after "

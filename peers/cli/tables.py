@@ -13,7 +13,10 @@ from grid.messages import TransactionStatus
 RECORD_SHOWN = 12
 """So much of a record's digest is shown: enough to tell any two apart."""
 
-_NUMBERS = ("slots", "running", "holds", "map", "reduce", "cores", "load", "memory free")
+_NUMBERS = (
+    *("slots", "running", "holds", "map", "reduce", "cores", "load", "memory free", "busy"),
+    *("memory", "received", "sent", "rate", "left", "took"),
+)
 _COLUMNS = 200
 
 

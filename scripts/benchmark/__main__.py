@@ -140,7 +140,7 @@ def one(arguments: list[str]) -> int:
 
 def grow(arguments: list[str]) -> int:
     """Measure how the grid grows."""
-    from scripts.benchmark.scale import keep, parts
+    from scripts.benchmark.scale import keep, larger, parts
 
     parser = argparse.ArgumentParser(prog="scripts/bench scale")
     parser.add_argument("--quick", action="store_true", help="small sizes")
@@ -155,6 +155,7 @@ def grow(arguments: list[str]) -> int:
         ),
         "peers": lambda: parts.peers((10, 30) if quick else (10, 30, 100, 300)),
         "shuffle": lambda: parts.shuffle((200, 1_000) if quick else (1_000, 10_000)),
+        "memory": lambda: parts.memory(larger.QUICK if quick else larger.FULL),
     }
     processes.adopt_orphans()
     command = shlex.join(["scripts/bench", "scale", *arguments])

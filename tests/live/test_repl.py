@@ -1,8 +1,5 @@
 """``grid repl`` as its users run it: piped, on a terminal, several at once, while servers die."""
 
-import os
-import pty
-import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.live.harness import Process, Site, until
+from tests.live.terminal import Terminal
 from tests.live.test_cli import end_peers, ends, grid, up
 
 pytestmark = pytest.mark.live
@@ -106,41 +104,10 @@ def test_several_at_once_and_the_server_is_killed_while_they_wait(texts: Site) -
     assert not any(repl.err for repl in repls)
 
 
-class Terminal:
-    """A REPL on a terminal of its own."""
-
-    def __init__(self, site: Site) -> None:
-        self.ours, theirs = pty.openpty()
-        device = os.ttyname(theirs)
-        script = f"exec setsid -c {sys.executable} -W error -m peers repl <{device} >{device} 2>&1"
-        self.process = Process(site, "terminal", ["/bin/sh", "-c", script], cwd=site.folder)
-        site.processes.append(self.process)
-        self._theirs = theirs
-        self._shown = b""
-
-    def shows(self, text: str) -> None:
-        """Wait until it shows this; forget what was shown before."""
-
-        def find() -> bool:
-            while select.select([self.ours], [], [], 0)[0]:
-                self._shown += os.read(self.ours, 65536)
-            return text.encode() in self._shown
-
-        until(f"the terminal shows {text!r}", find)
-        self._shown = self._shown.partition(text.encode())[2]
-
-    def types(self, keys: bytes) -> None:
-        os.write(self.ours, keys)
-
-    def close(self) -> None:
-        os.close(self.ours)
-        os.close(self._theirs)
-
-
 @pytest.fixture
 def terminal(texts: Site) -> Iterator[Terminal]:
     up(texts, "peer")
-    terminal = Terminal(texts)
+    terminal = Terminal(texts, "repl")
     yield terminal
     terminal.close()
 

@@ -17,7 +17,7 @@ from scripts.benchmark.__main__ import parser, plans
 from scripts.benchmark.engines.alone import Measured as Alone
 from scripts.benchmark.engines.base import Engine
 from scripts.benchmark.results import Result, load, machine, result_of, save
-from scripts.benchmark.scale import keep, pictures
+from scripts.benchmark.scale import keep, larger, pictures
 from scripts.benchmark.scale.parts import Part
 from scripts.benchmark.work import Digest, MapReduce, chunks, digest_of
 from scripts.benchmark.workloads import texts
@@ -325,3 +325,15 @@ def test_higher_values_are_drawn_higher() -> None:
 )
 def test_numbers_have_three_digits(value: float, shown: str) -> None:
     assert report.number(value) == shown
+
+
+@pytest.mark.parametrize("one_key", [False, True])
+def test_the_oracle_of_shuffles_larger_than_memory(one_key: bool) -> None:
+    """What follows by arithmetic is what the job makes; and what is wrong is found."""
+    shuffle = larger.Shuffle(1, 100, 4, one_key)
+    results = larger.job_of(shuffle).run()
+    assert larger.wrong(shuffle, results.items()) == ""
+    count, *rest = results.pop("key-8")
+    assert larger.wrong(shuffle, results.items())
+    results["key-8"] = (count + 1, *rest)
+    assert larger.wrong(shuffle, results.items()).startswith("key-8: ")

@@ -10,7 +10,7 @@ from scripts.benchmark.scale.pictures import Curve, chart
 
 FOLDER = places.BENCH / "results" / "scale"
 
-NAMES = ("slots", "tasks", "peers", "shuffle")
+NAMES = ("slots", "tasks", "peers", "shuffle", "memory")
 
 PICTURES = {
     "tasks": ("Microseconds a task", ("items us", "calls us", "items server us")),

@@ -10,6 +10,8 @@ from multiprocessing import get_context
 from typing import Any
 
 from peers import Job, Peer
+from scripts.benchmark.memory import PeakMemory
+from scripts.benchmark.scale.larger import Shuffle
 from scripts.benchmark.scale.site import Apart, Site, until
 from scripts.benchmark.workloads import group
 
@@ -238,6 +240,37 @@ def _shuffled(site: Site, server: Apart, peer: Peer, thousands: int) -> Row:
     if spool.most:
         row["server bytes a spool byte"] = through / spool.most
     return row
+
+
+# ------------------------------------------------------------------------------ memory
+
+
+def memory(shuffles: Iterable[Shuffle]) -> Part:
+    """Shuffles that are larger than the memory their grid may use."""
+    part = Part(
+        "memory",
+        "Records of a hundred bytes, ten to a key, grouped by one peer with two slots and a "
+        "`memory_limit`; or half of them of one key, or all in two partitions. The most that all "
+        "processes of the grid held at one time, and that in parts of the limit; the most that lay "
+        "on disk. Every result is checked.",
+    )
+    for shuffle in shuffles:
+        with Site() as site, PeakMemory() as held, _Most(site.disk_bytes) as disk:
+            told = site.told("scripts.benchmark.scale.larger", *map(int, shuffle))
+        if told["wrong"]:
+            raise RuntimeError(f"a wrong answer of {shuffle}: {told['wrong']}")
+        row: Row = {
+            "MB": shuffle.megabytes,
+            "limit MB": shuffle.limit,
+            "partitions": shuffle.partitions,
+            "of one key %": 50 if shuffle.one_key else 0,
+            "peak MB": held.megabytes * 1.048576,
+            "of limit": held.megabytes * 1.048576 / shuffle.limit,
+            "disk MB": disk.most / 1e6,
+            "s": told["seconds"],
+        }
+        part.rows.append(row)
+    return part
 
 
 class _Most:

@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -128,6 +129,37 @@ class Site:
             except OSError:
                 pass  # removed meanwhile
         return total
+
+    def disk_bytes(self) -> int:
+        """What lies in the spool now, and in files of our processes that have no name."""
+        nameless = {}
+        for pid in processes.descendants():
+            for status in _open_nameless(pid):
+                nameless[status.st_dev, status.st_ino] = status.st_blocks * 512
+        return self.spool_bytes() + sum(nameless.values())
+
+    def told(self, module: str, *arguments: int) -> dict[str, Any]:
+        """Run a module to its end and return the JSON that it printed last."""
+        done = subprocess.run(
+            [sys.executable, "-m", module, *map(str, arguments)],
+            env={**environment(), **self._variables},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return answer
+
+
+def _open_nameless(pid: int) -> Iterator[os.stat_result]:
+    """The files that a process has open and that have no name; none of one that is gone."""
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            status = entry.stat()
+            if stat.S_ISREG(status.st_mode) and not status.st_nlink:
+                yield status
+    except OSError:
+        return
 
 
 def until(is_so: Callable[[], bool]) -> float:
