@@ -65,9 +65,14 @@ class Agent:
             "members": sorted(member.name for member in status.members),
         }
 
-    def do_submit(self, name: str, items: int, **options: Any) -> None:
-        """A job of about 10 ms an item; ``name`` is for the lines that follow."""
+    def do_submit(self, name: str, items: int, **options: Any) -> str:
+        """A job of about 10 ms an item; ``name`` is for the lines that follow. Return its id."""
         self.transactions[name] = (self.peer.submit(slow_job(items), **options), answer(items))
+        return self.transactions[name][0].id
+
+    def do_fetch(self, name: str, record: str, items: int) -> None:
+        """Wait, as anybody may, for the result of a detached job that another has submitted."""
+        self.transactions[name] = (self.peer.fetch(record, wait=True), answer(items))
 
     def do_shuffle(self, name: str, items: int) -> None:
         """A job of 32 kB an item, which pass from those who map to those who reduce."""
@@ -80,6 +85,11 @@ class Agent:
         Path(folder).mkdir()
         job = Job([folder] * items, leave_a_trace, reducefn=total)
         self.transactions[name] = (self.peer.submit(job), {"items": items})
+
+    def do_keepers(self, record: str) -> list[str]:
+        """The peers that keep a detached job, or its end, on disk."""
+        found = [t.owners for t in self.peer.status().transactions if t.record == record]
+        return sorted(name for names in found for name in names)
 
     def do_progress(self, name: str) -> dict[str, Any]:
         transaction, _ = self.transactions[name]
