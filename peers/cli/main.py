@@ -22,6 +22,7 @@ from grid.errors import GridError, Misuse
 from peers.cli import (
     cancel,
     chaos,
+    dashboard,
     down,
     drain,
     jobs,
@@ -47,6 +48,7 @@ like, then give it work from any of them:
   grid up                     a peer that stays (start several)
   grid status                 who serves, who is there, what runs
   grid top                    the same, live, with what each peer and transaction does
+  grid dashboard              the same as a web page, live
   grid submit wordcount:job   run the Job called `job` of wordcount.py here
   grid jobs                   which transactions there are, and how far
   grid result NAME            print the result of a named transaction again
@@ -77,6 +79,7 @@ _COMMANDS = (
     down,
     status,
     top,
+    dashboard,
     jobs,
     submit,
     result,

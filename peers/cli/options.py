@@ -161,7 +161,7 @@ def given(args: argparse.Namespace, *more: str) -> dict[str, Any]:
     meant, and ``more``. Raises ``BadKey``."""
     settings = {name: getattr(args, name) for name in (*_GRID_SETTINGS, *more)}
     if args.password_file is not None:
-        settings["password"] = _password(Path(args.password_file))
+        settings["password"] = read_secret(Path(args.password_file), "password")
     return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -236,20 +236,20 @@ def _is_odd(reason: str) -> bool:
     return ": " in reason and ": refused (" not in reason
 
 
-def _password(path: Path) -> str:
-    """Read a password. Raises ``BadKey``."""
+def read_secret(path: Path, what: str) -> str:
+    """Read a password, or ``what`` else nobody may read. Raises ``BadKey``."""
     try:
         with path.open(encoding="utf-8") as file:
             mode = os.fstat(file.fileno()).st_mode
             if stat.S_ISREG(mode) and mode & 0o027:
                 raise BadKey(f"{path} can be read or changed by others: run `chmod 600 {path}`")
-            password = file.readline().rstrip("\r\n")
+            secret = file.readline().rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else "") or str(error)
-        raise BadKey(f"cannot read the password file {path}: {reason}") from error
-    if not password:
-        raise BadKey(f"the first line of {path} is empty; it should be the grid's password")
-    return password
+        raise BadKey(f"cannot read the {what} file {path}: {reason}") from error
+    if not secret:
+        raise BadKey(f"the first line of {path} is empty; it should be the {what}")
+    return secret
 
 
 def start_logging(verbose: int) -> None:
