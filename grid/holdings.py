@@ -53,10 +53,17 @@ class Holdings:
         return kept is not None and output in kept.holdings
 
     def drop(self, record: str, kinds: tuple[Kind, ...]) -> bool:
-        """Forget a record, or only its outputs of these kinds. Tell whether there was any."""
+        """Forget a record, or only its outputs of these kinds. Tell whether there was any. An end
+        that is on disk stays for its own time, with its result: a server that had not heard of it
+        may have had the rest dropped."""
         kept = self._records.get(record)
         if kept is None:
             return False
+        end = kept.remembered
+        if not kinds and end is not None and end.meta.keeping is not None:
+            kept.holdings = {holding.output: holding for holding in end.holdings}
+            kept.sizes.clear()
+            return True
         if not kinds:
             del self._records[record]
             return True

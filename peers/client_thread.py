@@ -1,38 +1,33 @@
 """The client thread: joins the server, owns transactions, has tasks run.
 
-Performs what ``grid.client_core`` decides: dials, sends, binds through the standby server thread,
-prepares inputs on the data threads, gives tasks to the worker pool, and tells the user's side
-(``Users``) what came of their transactions. Nothing of a user's is opened here. Whom the core
-follows is noted for the other threads (``Whereabouts``).
+Performs what ``grid.client_core`` decides: has others dialled (``peers.dialler``), sends, binds
+through the standby server thread, prepares inputs on the data threads, gives tasks to the worker
+pool, and tells the user's side (``Users``) what came of their transactions. Nothing of a user's is
+opened here. Whom the core follows is noted for the other threads (``Whereabouts``).
 """
 
 import itertools
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, assert_never
 
-import tenacity
 from msgspec import structs
 
 from grid import effects as fx
 from grid import events as ev
 from grid.client_core import ClientCore
-from grid.errors import Bug, NotKept, ProtocolError
+from grid.errors import Bug, NotKept
 from grid.messages import (
-    PROTOCOL,
     Address,
     Assign,
     Claim,
     Drained,
     Failure,
-    Hello,
     Message,
     PeerRef,
     Remembered,
-    Serves,
     Successor,
     Welcome,
 )
@@ -41,17 +36,15 @@ from peers.bulk_server import BulkServer
 from peers.candidates import Candidates
 from peers.chaos import Cut
 from peers.core_thread import CoreThread
+from peers.dialler import Attach, Dialler
 from peers.inputs import Inputs, InputsAbsent, Ready
-from peers.knocks import Knocks
-from peers.link import Connection, Link
+from peers.link import Link
 from peers.local_link import LocalLink
-from peers.ready_link import ReadyLink
 from peers.results import Fetcher
 from peers.security import Security
 from peers.segment_writer import SpoolFull
 from peers.server_thread import ServerThread
 from peers.store import SpoolBusy, Store
-from peers.transport import DialFailed, connect, dial, explain, part
 from peers.vitals import Traffic, measure
 from peers.whereabouts import Following, Whereabouts
 from peers.worker_channel import (
@@ -65,9 +58,6 @@ from peers.worker_channel import (
 )
 from peers.worker_failures import bug
 from peers.worker_pool import WorkerPool
-
-SUMMONS_SECONDS = 0.15
-"""From binding the port to serving there, for a successor on a busy host."""
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +111,6 @@ class ClientThread(CoreThread):
         self._core = core
         self._me = core.me
         self._settings = core.settings
-        self._security = security
         self._store = store
         self._inputs = inputs
         self._fetcher = fetcher
@@ -129,17 +118,13 @@ class ClientThread(CoreThread):
         self._background = background
         self._resolve = resolve
         self._whereabouts = whereabouts
-        self._bulk_server = bulk_server
-        self._cut = cut
+        self._dialler = Dialler(self, core, security, whereabouts, bulk_server, cut, self._joined)
         self._traffic = traffic
         self._resolving = False
         self.server: ServerThread
         self.pool: WorkerPool
         self._links: dict[int, Link | LocalLink] = {}
         self._through: dict[int, PeerRef | None] = {}
-        self._knocks = Knocks()
-        self._ready_for = ""
-        self._ready_link: ReadyLink | None = None
         self._numbers = itertools.count(1)
         self._ready: dict[str, Ready] = {}
         self._assigned: dict[str, Assign] = {}
@@ -152,9 +137,7 @@ class ClientThread(CoreThread):
 
     def filenos(self) -> list[int]:
         links = [fd for link in list(self._links.values()) for fd in link.filenos()]
-        kept = self._ready_link
-        ready = [] if kept is None else kept.filenos()
-        return [*super().filenos(), *links, *ready, *self._knocks.filenos(), *self.pool.filenos()]
+        return [*super().filenos(), *links, *self._dialler.filenos(), *self.pool.filenos()]
 
     # -- the core ----------------------------------------------------------------------
 
@@ -185,27 +168,24 @@ class ClientThread(CoreThread):
                     link.close()
             case fx.Probe():
                 for address in effect.addresses:
-                    self.do_later(self._probe(address, effect.claim))
+                    self.do_later(self._dialler.probe(address, effect.claim))
             case fx.Ask():
                 for peer in effect.peers:
-                    self.do_later(self._ask(peer))
+                    self.do_later(self._dialler.ask(peer))
             case fx.Point():
                 self.server.point(effect.claim)
             case fx.Unpoint():
                 self.server.unpoint()
             case fx.KeepReady():
-                self._release_ready()
-                if effect.peer is not None:
-                    self._ready_for = effect.peer.peer
-                    self.do_later(self._keep_ready(effect.peer))
+                self._dialler.keep_ready(effect.peer)
             case fx.Warn():
                 self._users.show_warning(effect)
             case fx.Resolve():
                 self._look_up()
             case fx.Reconnect():
-                self.do_later(self._reconnect(effect))
+                self.do_later(self._dialler.reconnect(effect))
             case fx.BindPort():
-                self._knocks.clear()
+                self._dialler.forget_seeking()
                 self.server.bind(effect.port)
             case fx.Serve():
                 log.info("serves peer=%s term=%d", self._me.name, effect.reign.term)
@@ -260,7 +240,7 @@ class ClientThread(CoreThread):
             case fx.AdoptEstates():
                 self._in_background(self._adopt_estates)
             case fx.CallServer():
-                self.do_later(self._call_server(effect))
+                self.do_later(self._dialler.call_server(effect.token))
             case fx.GoDownNow():
                 self._users.go_down()
             case fx.DrainSelf():
@@ -292,212 +272,31 @@ class ClientThread(CoreThread):
         for link in list(self._links.values()):
             link.close()
         self._links.clear()
-        self._knocks.clear()
-        self._release_ready()
+        self._dialler.close()
         self.pool.close()
 
-    # -- dialling ----------------------------------------------------------------------
+    # -- links -------------------------------------------------------------------------
 
-    def _hello(self, role: str, address: Address) -> Hello:
-        return Hello(
-            protocol=PROTOCOL,
-            grid=self._settings.grid,
-            peer=self._me.peer,
-            name=self._me.name,
-            python=sys.version_info[:2],
-            role=role,  # type: ignore[arg-type]
-            intended=address,
-            seen=self._core.election.seen,
+    def _joined(
+        self, address: Address, welcome: Welcome, through: PeerRef | None, attach: Attach
+    ) -> None:
+        """A server was dialled: hear what it says from now on."""
+        number = next(self._numbers)
+        self._through[number] = through
+        self._links[number] = attach(
+            lambda message: self._on_message(number, message),
+            lambda reason: self._on_closed(number, reason),
         )
-
-    async def _dial(
-        self, hello: Hello, *, wanted: str = "", through: PeerRef | None = None
-    ) -> Connection:
-        self._check_cut()
-        connection = await dial(
-            hello.intended,
-            self._security,
-            hello,
-            self._settings.probe_seconds,
-            host_silence_seconds=self._settings.host_silence_seconds,
-            wanted=wanted,
-            through=through,
-        )
-        try:
-            self._check_cut()
-        except DialFailed:
-            connection.close()
-            raise
-        return connection
-
-    def _check_cut(self) -> None:
-        if self._cut.active:
-            raise DialFailed("unreachable", "this peer is cut off")
+        name = through.name if through is not None else ""
+        self.take(ev.Connected(number, address, welcome, name))
 
     def cut_off(self) -> None:
         """On the thread: every connection to others is lost; the one to the own server is none."""
-        self._knocks.clear()
-        if self._ready_link is not None:
-            self._ready_link.close()
-            self._lost_ready(self._ready_link)
+        self._dialler.cut_off()
         for number, link in list(self._links.items()):
             if isinstance(link, Link):
                 link.close()
                 self._on_closed(number, "this peer is cut off")
-
-    async def _probe(self, address: Address, claim: Claim | None) -> None:
-        """A server looks for rivals (``claim``); whoever seeks greets as one who would join."""
-        hello = self._hello("probe" if claim is not None else self._as_member(), address)
-        try:
-            ready = await self._summons(address) if claim is None else None
-            if ready is not None:
-                self.take(ev.ProbeAnswered(address, ready))
-                return
-            connection = await self._dial(structs.replace(hello, claim=claim))
-        except DialFailed as failed:
-            self.take(ev.ProbeFailed(address, failed.kind, failed.reason))
-            return
-        if claim is None:
-            self._knocks.keep(address, connection)
-        else:
-            connection.close()
-        self.take(ev.ProbeAnswered(address, connection.welcome))
-        if self._core.election.joined:
-            self._knocks.clear()  # it came too late
-
-    def _as_member(self) -> str:
-        return "peer" if self._settings.serves else "visitor"
-
-    async def _ask(self, peer: PeerRef) -> None:
-        try:
-            connection = await self._dial(self._hello("ask", peer.data), wanted=peer.peer)
-        except DialFailed as failed:
-            self.take(ev.AskFailed(peer.peer, failed.reason))
-            return
-        connection.close()
-        self.take(ev.AskAnswered(peer.peer, connection.welcome))
-
-    async def _reconnect(self, effect: fx.Reconnect) -> None:
-        """As often and as long as the core says; who refuses is not asked again."""
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(effect.attempts)
-            | tenacity.stop_after_delay(effect.seconds),
-            wait=tenacity.wait_random_exponential(multiplier=0.02, max=0.5),
-            retry=tenacity.retry_if_exception(_worth_trying_again),
-            reraise=True,
-        )
-        if effect.through is None and self._join_ready(effect.address):
-            return
-        hello = self._hello(self._as_member(), effect.address)
-        knocked = self._knocks.take(effect.address) if effect.through is None else None
-        self._knocks.clear()
-        try:
-            if knocked is None:
-                connection: Connection = await retrying(
-                    self._dial, hello, wanted=effect.wanted, through=effect.through
-                )
-            else:
-                connection = knocked
-        except DialFailed as failed:
-            self.take(ev.ReconnectFailed(effect.address, failed.kind, failed.reason))
-            return
-        number = next(self._numbers)
-        self._through[number] = effect.through
-        self._links[number] = connection.attach(
-            self.loop,
-            lambda _, message: self._on_message(number, message),
-            lambda _, reason: self._on_closed(number, reason),
-        )
-        self._knocks.clear()
-        through = effect.through.name if effect.through is not None else ""
-        self.take(ev.Connected(number, effect.address, connection.welcome, through))
-
-    async def _keep_ready(self, peer: PeerRef) -> None:
-        """Greet a successor, to be its member the moment it serves."""
-        try:
-            connection = await self._dial(self._hello("await", peer.data), wanted=peer.peer)
-        except DialFailed as failed:
-            log.debug("nothing ready to join %s: %s peer=%s", peer.name, failed, self._me.name)
-            self.take(ev.ReadinessLost(peer.peer))
-            return
-        if self._ready_for != peer.peer or self._ready_link is not None:
-            connection.close()  # another is wanted by now
-            return
-        self._ready_link = ReadyLink(connection, self.loop, self._summoned, self._lost_ready)
-
-    async def _summons(self, address: Address) -> Welcome | None:
-        """If the peer that will probably serve is about to, there: its summons, which comes sooner
-        than a greeting is over, and costs it none. Raises ``DialFailed`` if nobody listens."""
-        kept = self._ready_link
-        if kept is None:
-            return None
-        if kept.welcome(address) is None and address in self._doors_of(kept.remote):
-            self._check_cut()
-            try:
-                raw = await connect(address, self._settings.probe_seconds)
-            except OSError as error:
-                raise DialFailed(*explain(error)) from error
-            raw.close()
-            await kept.settled(SUMMONS_SECONDS)
-        return kept.welcome(address)
-
-    def _doors_of(self, peer: str) -> tuple[Address, ...]:
-        """Where a successor would be found if it served."""
-        return next((s.doors for s in self.successors if s.ref.peer == peer), ())
-
-    def _summoned(self, serves: Serves) -> None:
-        self.take(ev.Summoned(serves.address, serves.welcome))
-
-    def _lost_ready(self, lost: ReadyLink) -> None:
-        if lost is self._ready_link:
-            self._ready_link = None
-            self.take(ev.ReadinessLost(lost.remote))
-
-    def _release_ready(self) -> None:
-        self._ready_for = ""
-        if self._ready_link is not None:
-            self._ready_link.close()
-            self._ready_link = None
-
-    def _ready_at(self, address: Address) -> Welcome | None:
-        return None if self._ready_link is None else self._ready_link.welcome(address)
-
-    def _join_ready(self, address: Address) -> bool:
-        """Join over the connection that was kept ready, if the peer at its end serves there."""
-        kept, welcome = self._ready_link, self._ready_at(address)
-        if kept is None or welcome is None:
-            return False
-        self._ready_link = None
-        self._ready_for = ""
-        self._knocks.clear()
-        number = next(self._numbers)
-        self._through[number] = None
-        self._links[number] = kept.take(
-            lambda message: self._on_message(number, message),
-            lambda reason: self._on_closed(number, reason),
-        )
-        self.take(ev.Connected(number, address, welcome))
-        return True
-
-    async def _call_server(self, effect: fx.CallServer) -> None:
-        """Who waits there is served like one who dialled the data port."""
-        following = self._whereabouts.following
-        if following is None:
-            return
-        hello = structs.replace(self._hello("answer", following.near), token=effect.token)
-        try:
-            connection = await self._dial(
-                hello, wanted=following.claim.peer, through=following.through
-            )
-            try:
-                raw = await part(connection)
-            except BaseException:
-                connection.close()
-                raise
-        except (DialFailed, ProtocolError, OSError) as error:
-            log.info("cannot serve one who waits at the server: %s peer=%s", error, self._me.name)
-        else:
-            self._bulk_server.take(raw)
 
     def _note(self, effect: fx.RoleChanged) -> None:
         """Note whom this peer follows, for its other threads and for others who ask them."""
@@ -674,10 +473,6 @@ class ClientThread(CoreThread):
                 log.warning("cannot take over what dead peers held now: %s", error)
             finally:
                 self._users.revive()
-
-
-def _worth_trying_again(error: BaseException) -> bool:
-    return isinstance(error, DialFailed) and error.kind in ("silent", "unreachable")
 
 
 def void(_: object) -> None:

@@ -6,7 +6,7 @@ import ssl
 import pytest
 
 from grid.messages import Hello
-from peers import Job, client_thread
+from peers import Job, dialler
 from peers.engine import Engine
 from peers.link import Connection, encrypt
 from peers.peer import Peer
@@ -45,8 +45,8 @@ def test_the_next_server_is_joined_over_the_connection_that_was_kept(
         dialled.append(str(hello.intended))
         raise DialFailed("silent", "no other connection can be made")
 
-    monkeypatch.setattr(client_thread, "SUMMONS_SECONDS", 30.0)
-    monkeypatch.setattr(engine(third).client, "_dial", nobody_answers)
+    monkeypatch.setattr(dialler, "SUMMONS_SECONDS", 30.0)
+    monkeypatch.setattr(engine(third).client._dialler, "_dial", nobody_answers)
     first.kill()
     until("the second serves them", lambda: agree([second, third]))
     assert f"127.0.0.1:{site.port}" not in dialled, "it was not greeted a second time"
@@ -64,7 +64,7 @@ def test_one_who_waits_is_let_go_when_it_is_told_of_another(site: Site) -> None:
     third = site.here("third")
     stands_ready(third, second)
     second.close()
-    until("it knows", lambda: engine(third).client._ready_link is None)
+    until("it knows", lambda: engine(third).client._dialler._ready_link is None)
 
 
 def test_a_connection_that_ends_before_it_is_encrypted_leaves_no_descriptor() -> None:

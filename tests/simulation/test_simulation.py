@@ -27,6 +27,7 @@ FOUND = {
     114591: "held parts of a range did not count when whoever ran all of it gave it back",
     9271: "a detached end that came before a new server was settled was never told to who waited",
     9494: "a keeper that could not fetch an end was never told where else it is",
+    101087: "an end on disk was forgotten by an order to drop that had crossed its announcement",
     7658: "who lost a server that had never said a word left its signpost up, and found itself",
 }
 """Seeds beyond these that once broke a promise, and what it was."""

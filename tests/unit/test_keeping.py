@@ -7,6 +7,7 @@ from msgspec import structs
 
 from grid.effects import ClientEffect, FetchResult, Reject
 from grid.events import Received
+from grid.holdings import Holdings
 from grid.messages import (
     Accepted,
     Acknowledge,
@@ -110,6 +111,17 @@ def test_a_keeper_that_cannot_fetch_an_end_asks_again_where_it_is(keeper: Owners
     assert keeper.due(10.0 + KEPT_AGAIN_SECONDS) == ([], [SUBMIT])
     assert keeper.finished(FINISHED) == ([FetchResult("k", "r", PAIRS, END)], [])
     assert keeper.due(20.0) == ([], []), "it is being fetched"
+
+
+def test_an_end_on_disk_outlives_the_order_to_drop_its_outputs() -> None:
+    holdings = Holdings(600.0)
+    holdings.add(holding(0, 1, "a"), (), 1.0)
+    holdings.add(RESULT, (), 1.0)
+    holdings.remember(END, 1.0)
+    assert holdings.drop("r", ())
+    assert [held.holdings for held in holdings.held(1.0)] == [(RESULT,)]
+    assert holdings.kept() == [META]
+    assert holdings.expired(1.0 + END.seconds_left + 1.0) == ["r"]
 
 
 def test_one_that_is_revived_gives_others_time_to_come() -> None:
