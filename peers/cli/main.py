@@ -27,6 +27,7 @@ from peers.cli import (
     drain,
     jobs,
     key,
+    logs,
     repl,
     result,
     status,
@@ -51,6 +52,7 @@ like, then give it work from any of them:
   grid dashboard              the same as a web page, live
   grid submit wordcount:job   run the Job called `job` of wordcount.py here
   grid jobs                   which transactions there are, and how far
+  grid logs -f NAME           what the code of a transaction prints, as it comes
   grid result NAME            print the result of a named transaction again
   grid cancel NAME            end a transaction for everyone
   grid repl                   count words, line by line
@@ -82,6 +84,7 @@ _COMMANDS = (
     dashboard,
     jobs,
     submit,
+    logs,
     result,
     cancel,
     chaos,
