@@ -23,6 +23,7 @@ from peers.cli import (
     cancel,
     chaos,
     dashboard,
+    doctor,
     down,
     drain,
     jobs,
@@ -58,6 +59,7 @@ like, then give it work from any of them:
   grid repl                   count words, line by line
   grid chaos NAME             kill, freeze and cut off its peers, and see what that costs
   grid key                    which key is used; --new FILE makes one for several hosts
+  grid doctor                 what is wrong with this host's part in it, and what to do
   grid drain PEER             have one peer leave well, as before a restart
   grid down                   end every peer that `grid up` started
 """
@@ -90,6 +92,7 @@ _COMMANDS = (
     chaos,
     repl,
     key,
+    doctor,
 )
 
 
