@@ -768,7 +768,7 @@ class Suffer(Struct, frozen=True, tag=True):
 class MemberStatus(Struct, frozen=True):
     """One row of the roster. ``through`` names the peer that its link leads through, if any;
     ``chaos`` says that it may be made to suffer faults; ``vitals`` are known while somebody
-    watches."""
+    watches; ``data`` is where its data can be fetched."""
 
     peer: Name
     name: Name
@@ -782,6 +782,7 @@ class MemberStatus(Struct, frozen=True):
     through: Name = ""
     chaos: bool = False
     vitals: Vitals | None = None
+    data: Address | None = None
 
 
 class TransactionStatus(Struct, frozen=True):

@@ -554,6 +554,7 @@ class ServerCore:
             leaving=member.departure is not None,
             through=member.through,
             chaos=member.chaos,
+            data=member.ref.data,
             vitals=member.vitals if self.state.now < self.state.watched_until else None,
         )
 

@@ -19,6 +19,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from grid.errors import ProtocolError
 from grid.framing import encode
@@ -37,8 +38,10 @@ from grid.messages import (
 )
 from peers.chaos import Cut
 from peers.link import bear_with
-from peers.reach import PIECE_BYTES, Line, Reach, read_exactly, read_frame, why
+from peers.reach import PIECE_BYTES, Line, Reach, read_exactly, read_frame, read_pieces, why
 from peers.security import Security
+from peers.segment import SegmentSlice
+from peers.segment_writer import write_file
 from peers.transport import DialFailed
 from peers.vitals import Traffic
 from peers.whereabouts import Whereabouts
@@ -49,7 +52,9 @@ PARCEL_BYTES_MAX = 2**33
 _IDLE_SECONDS = 30.0  # shorter than the server's, so that it is us who hang up
 _IDLE_PER_HOLDER = 4
 
-Blob = bytes | memoryview
+Blob = bytes | memoryview | SegmentSlice
+"""What is given: at hand, or in a file that is read as it is sent."""
+
 Request = FetchRecord | FetchItems | FetchSegments | Keep | FetchKept
 
 
@@ -101,25 +106,26 @@ class BulkClient:
         timeout: float,
         count: int | None = None,
         body: bytes = b"",
+        into: Sequence[Path] = (),
     ) -> list[bytes]:
-        """Return the blobs that ``holder`` has for ``request``, in the order asked. ``body`` is
-        what follows a ``Keep``.
+        """Return the blobs that ``holder`` has for ``request``, in the order asked; or write them
+        ``into`` these files, as they come, and return none. ``body`` is what follows a ``Keep``.
 
         ``timeout`` (seconds) is for each step: connecting, the first byte (a slow datasource may
         be read first) and every further piece. Raises ``NotHere`` or ``Unreachable``, the latter
-        also where there are not as many as ``count`` says that there must be.
+        also where there are not as many as ``count`` says that there must be; ``SpoolFull``.
         """
         line = self._kept(holder)
         if line is not None:
             try:
-                return self._ask(holder, line, request, timeout, count, body)
+                return self._ask(holder, line, request, timeout, count, body, into)
             except OSError as error:
                 if not _lost(error):
                     raise self._unreachable(holder, error) from error
                 # Kept too long, and closed by the holder or cut off: asking twice harms nothing.
         try:
             line = self._connect(holder, timeout)
-            return self._ask(holder, line, request, timeout, count, body)
+            return self._ask(holder, line, request, timeout, count, body, into)
         except OSError as error:
             raise self._unreachable(holder, error) from error
 
@@ -151,6 +157,7 @@ class BulkClient:
         timeout: float,
         count: int | None,
         body: bytes,
+        into: Sequence[Path],
     ) -> list[bytes]:
         try:
             sock = line.tls
@@ -164,7 +171,7 @@ class BulkClient:
                 case Absent():
                     blobs = None
                 case Parcel():
-                    blobs = _read_blobs(sock, answer.sizes, count)
+                    blobs = _read_blobs(sock, answer.sizes, count, into)
                 case _:
                     raise ProtocolError(f"it answered with {type(answer).__name__}")
         except ProtocolError as error:
@@ -250,29 +257,37 @@ def _lost(error: OSError) -> bool:
 # ------------------------------------------------------------------------------ on the wire
 
 
-def _read_blobs(sock: ssl.SSLSocket, sizes: tuple[int, ...], count: int | None) -> list[bytes]:
+def _read_blobs(
+    sock: ssl.SSLSocket, sizes: tuple[int, ...], count: int | None, into: Sequence[Path]
+) -> list[bytes]:
     if count is not None and len(sizes) != count:
         raise ProtocolError(f"it announced {len(sizes)} blobs where {count} were asked for")
     if sum(sizes) > PARCEL_BYTES_MAX:
         raise ProtocolError(f"it announced {len(sizes)} blobs of impossible sizes")
-    return [read_exactly(sock, size) for size in sizes]
+    if not into:
+        return [read_exactly(sock, size) for size in sizes]
+    for path, size in zip(into, sizes, strict=True):
+        write_file(path, read_pieces(sock, size))
+    return []
 
 
-def pieces(blobs: Sequence[Blob]) -> Iterator[Blob]:
+def pieces(blobs: Sequence[Blob]) -> Iterator[bytes | memoryview]:
     """Yield a parcel and its blobs in writes of at most ``PIECE_BYTES``, small ones together."""
-    views = [memoryview(blob) for blob in blobs]
-    together: list[Blob] = [encode(Parcel(tuple(view.nbytes for view in views)))]
+    sizes = [len(blob) if isinstance(blob, bytes) else blob.nbytes for blob in blobs]
+    together: list[bytes | memoryview] = [encode(Parcel(tuple(sizes)))]
     size = len(together[0])
-    for view in views:
-        if not view.nbytes or size + view.nbytes <= PIECE_BYTES:
-            together.append(view)
-            size += view.nbytes
-            continue
-        if size:
-            yield b"".join(together)
-        together, size = [], 0
-        flat = view.cast("B")
-        for start in range(0, flat.nbytes, PIECE_BYTES):
-            yield flat[start : start + PIECE_BYTES]
+    for piece in (piece for blob in blobs for piece in _cut(blob)):
+        if size and size + len(piece) > PIECE_BYTES:
+            yield together[0] if len(together) == 1 else b"".join(together)
+            together, size = [], 0
+        together.append(piece)
+        size += len(piece)
     if size:
         yield b"".join(together)
+
+
+def _cut(blob: Blob) -> Iterator[bytes | memoryview]:
+    if isinstance(blob, SegmentSlice):
+        return blob.pieces(PIECE_BYTES)
+    flat = memoryview(blob).cast("B") if len(blob) else memoryview(b"")
+    return (flat[start : start + PIECE_BYTES] for start in range(0, flat.nbytes, PIECE_BYTES))

@@ -47,6 +47,7 @@ from peers.doorman import Doorman, bind
 from peers.link import Connection, open_filenos
 from peers.reach import read_exactly, wake
 from peers.security import Security
+from peers.segment import SegmentCorrupt, SegmentMissing
 from peers.vitals import Traffic
 from peers.voucher import Voucher
 
@@ -217,8 +218,9 @@ class BulkServer:
                 self._answer(connection.sock, request, self._body(connection, request))
                 more = bool(connection.decoder.unread_bytes or connection.sock.pending())
             self._doorman.loop.call_soon_threadsafe(self._park, connection)
-        except (OSError, ProtocolError, RuntimeError) as error:
-            # RuntimeError: the loop is closed, for the server is.
+        except (OSError, ProtocolError, RuntimeError, SegmentMissing, SegmentCorrupt) as error:
+            # RuntimeError: the loop is closed, for the server is. A segment that went while it was
+            # sent cannot be replaced by a reason any more: whoever asks again is told.
             log.debug("data connection ended: %s peer=%s", error, connection.remote)
             self._give_up(connection)
         except Exception:

@@ -200,21 +200,37 @@ class Inputs:
         first, stop = (assign.start, assign.stop) if assign.kind == "reduce" else (0, 1 << 30)
         if source.holder.peer == self._me.peer:
             raise InputsAbsent("segments are gone from this peer's own spool", outputs)
+        request = FetchSegments(outputs, first, stop)
         try:
-            blobs = self._bulk.fetch(
-                source.holder, FetchSegments(outputs, first, stop), FETCH_SECONDS, len(outputs)
-            )
+            return fetch_segments(self._bulk, self._store, source.holder, request)
         except NotHere as absent:
             raise InputsAbsent(absent.reason, absent.missing) from absent
         except Unreachable as error:
             raise InputsAbsent(str(error)) from error
-        saved: list[tuple[Output, Path]] = []
-        for output, blob in zip(outputs, blobs, strict=True):
+
+
+def fetch_segments(
+    bulk: BulkClient, store: Store, holder: PeerRef, request: FetchSegments
+) -> list[tuple[Output, Path]]:
+    """Bring segments, or slices of them, into the own store, by way of the disk alone.
+
+    Raises ``NotHere``, also naming one that came damaged, ``Unreachable``, ``SpoolFull`` and
+    ``OSError``.
+    """
+    outputs = request.outputs
+    incoming = [store.incoming(output) for output in outputs]
+    taken: list[tuple[Output, Path]] = []
+    try:
+        bulk.fetch(holder, request, FETCH_SECONDS, len(outputs), into=incoming)
+        for output, path in zip(outputs, incoming, strict=True):
             try:
-                saved.append((output, self._store.save(output, blob)))
+                taken.append((output, store.take(output, path)))
             except SegmentCorrupt as error:
-                raise InputsAbsent(f"from {source.holder.name}: {error}", (output,)) from error
-        return saved
+                raise NotHere(f"from {holder.name}: {error}", (output,)) from error
+    finally:
+        for path in incoming:
+            path.unlink(missing_ok=True)
+    return taken
 
 
 def _opened(head: bytes) -> Head:

@@ -15,6 +15,7 @@ import hashlib
 import os
 import sys
 import sysconfig
+import threading
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from importlib.machinery import (
@@ -36,6 +37,18 @@ _LOADERS: tuple[Any, ...] = (
     (SourceFileLoader, SOURCE_SUFFIXES),
 )
 _INSTALLED = ("site-packages", "dist-packages")
+
+_parsing = threading.Lock()
+"""Python 3.11 counts the depth of syntax trees once for all threads: two that parse at a time, and
+take turns where the collector runs, end in a ``SystemError``."""
+
+
+def _unlock_in_child() -> None:
+    global _parsing
+    _parsing = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_unlock_in_child)
 
 
 class _FromSource(SourceFileLoader):
@@ -181,7 +194,8 @@ def imported_by_file(name: str, path: str) -> tuple[str, ...]:
 def _imported_by_source(name: str, path: str, _mtime_ns: int, _size: int) -> tuple[str, ...]:
     """Parse a file once for each of its versions."""
     try:
-        tree = ast.parse(Path(path).read_bytes())
+        with _parsing:
+            tree = ast.parse(Path(path).read_bytes())
     except (SyntaxError, ValueError):
         return ()  # whoever imports it will hear of it
     package = name if Path(path).stem == "__init__" else name.rpartition(".")[0]

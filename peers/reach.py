@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from grid.errors import ProtocolError
@@ -289,6 +290,21 @@ def read_exactly(sock: ssl.SSLSocket, size: int) -> bytes:
                     raise ConnectionResetError(reason)
                 got += count
     return bytes(buffer)
+
+
+def read_pieces(sock: ssl.SSLSocket, size: int) -> Iterator[memoryview]:
+    """Yield ``size`` bytes in pieces as they come; each is for until the next one is asked for.
+
+    Raises ``ConnectionResetError`` if they end early.
+    """
+    piece = memoryview(bytearray(min(size, PIECE_BYTES)))
+    left = size
+    while left:
+        count = sock.recv_into(piece, min(left, PIECE_BYTES))
+        if not count:
+            raise ConnectionResetError(f"the connection was closed {left} of {size} bytes early")
+        left -= count
+        yield piece[:count]
 
 
 def wake(sock: socket.socket) -> None:

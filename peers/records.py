@@ -21,7 +21,7 @@ from grid.job import Job
 from grid.messages import RIDING_BYTES_MAX, Output, Riding
 from grid.pickling import show
 from peers.bulk import Blob, NotHere
-from peers.segment import SegmentCorrupt, SegmentMissing, slice_segment
+from peers.segment import SegmentCorrupt, SegmentMissing, SegmentSlice
 from peers.shipping import Code, pickle_value
 from peers.store import Store
 from peers.worker_failures import raised, unpicklable
@@ -138,7 +138,7 @@ class Records:
 
     # -- what the data port gives (``peers.bulk_server.Provider``) -----------------------
 
-    def record(self, record: str, keys: bool) -> Sequence[Blob]:
+    def record(self, record: str, keys: bool) -> Sequence[bytes]:
         """The head of a record; with ``keys`` also its pickled key list."""
         kept = self._kept.get(record)
         if kept is not None and not keys:
@@ -147,7 +147,7 @@ class Records:
         head = owned.head.encode()
         return [head, cloudpickle.dumps(owned.keys)] if keys else [head]
 
-    def items(self, record: str, indices: Sequence[int], resolve: bool) -> Sequence[Blob]:
+    def items(self, record: str, indices: Sequence[int], resolve: bool) -> Sequence[bytes]:
         """One blob: the pickled list of ``(key, value or Reference)``; with ``resolve`` the
         pickled list of the values themselves."""
         kept = self._kept.get(record)
@@ -196,7 +196,7 @@ class Records:
             try:
                 if path is None:
                     raise SegmentMissing(f"{output} is not here")
-                blobs.append(slice_segment(path, first, stop))
+                blobs.append(SegmentSlice(path, first, stop))
             except (SegmentMissing, SegmentCorrupt):
                 missing.append(output)
         if missing:

@@ -17,11 +17,17 @@ from grid.errors import GridError
 from grid.messages import FetchSegments, Holding, Output, PeerRef
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.chunks import Pairs, decode_pairs
-from peers.inputs import FETCH_SECONDS, InputsAbsent
-from peers.segment import SegmentCorrupt, SegmentMissing, parse, read_partitions
+from peers.inputs import InputsAbsent, fetch_segments
+from peers.segment import Segment, SegmentCorrupt, SegmentMissing, parse
 from peers.store import Store
 
 ALL_PARTITIONS = 1 << 30
+
+HELD_BYTES_MAX = 64 << 20
+"""What of a result is taken into memory when its peer closes; more is kept open where it is."""
+
+Held = list[bytes] | Segment
+"""The chunks of a segment, or it opened."""
 
 
 class Fetcher:
@@ -55,8 +61,7 @@ class Fetcher:
             self._store.link(output, path)
             return
         request = FetchSegments((output,), 0, ALL_PARTITIONS)
-        blobs = self._bulk.fetch(holder, request, FETCH_SECONDS, count=1)
-        self._store.save(output, blobs[0])
+        fetch_segments(self._bulk, self._store, holder, request)
 
 
 def keep(store: Store, txn: str, outputs: tuple[Output, ...]) -> "Results":
@@ -90,7 +95,7 @@ class Results:
 
     def __init__(self, paths: tuple[Path, ...], held: list[list[bytes]] | None = None) -> None:
         self._paths = paths
-        self._held = held
+        self._held: list[Held] | None = None if held is None else [*held]
         self._count = len(paths) if held is None else len(held)
         self._holding = threading.Lock()
         self._finalizer = weakref.finalize(self, _remove, paths, os.getpid())
@@ -118,10 +123,17 @@ class Results:
             yield list(self._pairs_of(number))
 
     def hold(self) -> None:
-        """Take what is not read yet into memory, as bytes: the folder is about to go."""
+        """The folder is about to go: take what is small into memory, as bytes, and keep what is
+        large open, so that it stays where it is for as long as this object."""
         with self._holding:
             if self._held is None:
-                self._held = [_read(path) for path in self._paths]
+                self._held = []
+                room = HELD_BYTES_MAX
+                for path in self._paths:
+                    held, room = _hold(path, room)
+                    self._held.append(held)
+                opened = [held for held in self._held if isinstance(held, Segment)]
+                weakref.finalize(self, _close, opened).atexit = False
         self._finalizer()
 
     def close(self) -> None:
@@ -130,8 +142,11 @@ class Results:
 
     def _chunks_of(self, number: int) -> Iterator[Pairs]:
         with self._holding:
-            held = self._held
-            chunks = _read(self._paths[number]) if held is None else held[number]
+            if self._held is None:
+                chunks = _walk(Segment(self._paths[number]), last=True)
+            else:
+                held = self._held[number]
+                chunks = iter(held) if isinstance(held, list) else _walk(held, last=False)
         return map(decode_pairs, chunks)
 
     def _pairs_of(self, number: int) -> Iterator[tuple[Any, Any]]:
@@ -139,8 +154,28 @@ class Results:
             yield from zip(chunk.keys, chunk.values, strict=True)
 
 
-def _read(path: Path) -> list[bytes]:
-    return _chunks_in(read_partitions(path, 0, ALL_PARTITIONS))
+def _hold(path: Path, room: int) -> tuple[Held, int]:
+    """Take a segment into memory if there is room, else open it. Return it, and the room left."""
+    segment = Segment(path)
+    size = segment.header.holding.bytes
+    if size > room:
+        return segment, room
+    return list(_walk(segment, last=True)), room - size
+
+
+def _walk(segment: Segment, *, last: bool) -> Iterator[bytes]:
+    """Yield all chunks, a few in memory at a time; after the ``last`` walk close the segment."""
+    try:
+        for _, chunk in segment.walk(0, ALL_PARTITIONS):
+            yield chunk
+    finally:
+        if last:
+            segment.close()
+
+
+def _close(segments: list[Segment]) -> None:
+    for segment in segments:
+        segment.close()
 
 
 def _chunks_in(partitions: list[tuple[int, list[bytes]]]) -> list[bytes]:

@@ -183,13 +183,11 @@ class Segment:
                     yield partition, chunk
             low = middle
 
-    def slice(self, first: int, stop: int) -> bytes:
-        """Return partitions ``first..stop`` as the content of a segment file, checked."""
+    def slice_header(self, first: int, stop: int) -> Header:
+        """Return the header of partitions ``first..stop`` as a segment of their own."""
         low, high = _chunk_range(self.header, first, stop)
-        data = self._read_chunks(low, high)
-        _split(self.header, low, high, data, self.path)
         header = self.header
-        part = Header(
+        return Header(
             header.output,
             header.partitions,
             max(first, header.first),
@@ -199,7 +197,14 @@ class Segment:
             header.chunk_bytes[low:high],
             header.chunk_crcs[low:high],
         )
-        return encode_header(part) + data
+
+    def stretch(self, first: int, stop: int, piece_bytes: int) -> Iterator[bytes]:
+        """Yield the bytes of partitions ``first..stop`` in pieces, unchecked."""
+        low, high = _chunk_range(self.header, first, stop)
+        start = self._data_start + sum(self.header.chunk_bytes[:low])
+        end = start + sum(self.header.chunk_bytes[low:high])
+        for offset in range(start, end, piece_bytes):
+            yield read_exactly(self._fd, min(piece_bytes, end - offset), offset, self.path)
 
     def _read_header(self) -> tuple[Header, int]:
         size = os.fstat(self._fd).st_size
@@ -232,10 +237,34 @@ def read_partitions(path: Path | str, first: int, stop: int) -> list[tuple[int, 
         return segment.read(first, stop)
 
 
-def slice_segment(path: Path | str, first: int, stop: int) -> bytes:
-    """Return partitions ``first..stop`` as the content of a segment. Raises as ``Segment``."""
+class SegmentSlice:
+    """Partitions ``first..stop`` of a segment, as the content of a segment file that is not read
+    before it is wanted. Its chunks are not checked: whoever gets them does.
+
+    Raises as ``Segment`` does, also while it is read: the file may go meanwhile.
+    """
+
+    def __init__(self, path: Path | str, first: int, stop: int) -> None:
+        self._path, self._first, self._stop = path, first, stop
+        with Segment(path) as segment:
+            header = segment.slice_header(first, stop)
+        self._begin = encode_header(header)
+        self.nbytes = len(self._begin) + sum(header.chunk_bytes)
+
+    def pieces(self, piece_bytes: int) -> Iterator[bytes]:
+        """Yield its content, at most so much at a time."""
+        for start in range(0, len(self._begin), piece_bytes):
+            yield self._begin[start : start + piece_bytes]
+        with Segment(self._path) as segment:
+            yield from segment.stretch(self._first, self._stop, piece_bytes)
+
+
+def check_segment(path: Path | str) -> Header:
+    """Read all of a segment, a piece at a time, and return its header. Raises as ``Segment``."""
     with Segment(path) as segment:
-        return segment.slice(first, stop)
+        for _ in segment.walk(0, segment.header.partitions):
+            pass
+        return segment.header
 
 
 def parse(content: bytes) -> tuple[Header, list[tuple[int, list[bytes]]]]:
@@ -243,13 +272,13 @@ def parse(content: bytes) -> tuple[Header, list[tuple[int, list[bytes]]]]:
 
     Raises ``SegmentCorrupt``.
     """
-    header = header_of(content)
+    header = _header_of(content)
     start = _PREFIX.size + _header_bytes(content, "the fetched segment")
     count = len(header.chunk_bytes)
     return header, _split(header, 0, count, content[start:], "the fetched segment")
 
 
-def header_of(content: bytes) -> Header:
+def _header_of(content: bytes) -> Header:
     """Return the header of a segment held in memory; its length is checked, its chunks are not.
 
     Raises ``SegmentCorrupt``.

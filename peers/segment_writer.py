@@ -13,7 +13,7 @@ names ``unsealed_names`` tells. A full disk is ``SpoolFull``.
 import errno
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -175,19 +175,23 @@ class SegmentWriter:
         return spool_full(self._path, error) or error
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Write ``content`` under a temporary name and rename it to ``path``.
+def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
+    """Write ``pieces`` under a temporary name, as they come, and rename it to ``path``.
 
-    Raises ``SpoolFull`` or ``OSError``; then nothing is left behind.
+    Raises ``SpoolFull``, ``OSError`` or what ``pieces`` raise; then nothing is left behind.
     """
     unsealed = path.with_name(path.name + UNSEALED)
     try:
         with _create(unsealed) as file:
-            file.write(content)
+            for piece in pieces:
+                file.write(piece)
         unsealed.rename(path)
-    except OSError as error:
+    except BaseException as error:
         unsealed.unlink(missing_ok=True)
-        raise spool_full(path, error) or error from None
+        full = spool_full(path, error) if isinstance(error, OSError) else None
+        if full is not None:
+            raise full from None
+        raise
 
 
 def spool_full(path: Path, error: OSError) -> SpoolFull | None:

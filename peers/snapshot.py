@@ -64,9 +64,9 @@ class TransactionSeen(Struct, frozen=True):
     """A transaction. While it runs, ``rate`` counts the items, or then the partitions, of its
     ``phase`` done in a second, and ``eta_seconds`` what is left of that phase; None if unknown.
 
-    ``state`` is ``running``, ``finished``, ``retained`` (finished, and kept for who asks),
-    ``failed``, ``cancelled``, or ``gone``: not known to the server any more, which did not say how
-    it ended.
+    ``state`` is ``running``, ``awaited`` (it ran under the last server, and its owner has not told
+    the next one of it yet), ``finished``, ``retained`` (finished, and kept for who asks),
+    ``failed``, ``cancelled``, or ``gone``: no server knows of it any more, or how it ended.
     """
 
     record: str
@@ -87,6 +87,11 @@ class TransactionSeen(Struct, frozen=True):
     eta_seconds: float | None = None
     failure: FailureSeen | None = None
     tasks: tuple[TaskSeen, ...] = ()
+
+    @property
+    def runs(self) -> bool:
+        """Whether it has not ended, as far as is known."""
+        return self.state in ("running", "awaited")
 
 
 class FailoverSeen(Struct, frozen=True):

@@ -17,6 +17,7 @@ called from any thread. Does not do: writing segments (the workers do, into ``fo
 what is still needed.
 """
 
+import itertools
 import logging
 import os
 import tempfile
@@ -30,6 +31,7 @@ import msgspec
 
 from grid.errors import GridError, Misuse
 from grid.messages import Held, Holding, Kind, Output
+from grid.settings import PARTITIONS_MAX
 from peers.private_folders import (
     NAME,
     files_in,
@@ -42,9 +44,11 @@ from peers.private_folders import (
 )
 from peers.segment import (
     SEALED,
+    SLICE,
     SegmentCorrupt,
     SegmentMissing,
-    header_of,
+    SegmentSlice,
+    check_segment,
     read_header,
     record_prefix,
     segment_name,
@@ -53,6 +57,8 @@ from peers.segment import (
 from peers.segment_writer import spool_full, write_file
 
 logger = logging.getLogger(__name__)
+
+_COPY_BYTES = 1 << 20
 
 _TAG_LOCK = ".lock"
 
@@ -87,6 +93,7 @@ class Store:
         self._default_root = root is None and "GRID_SPOOL" not in os.environ
         self._root = Path(root) if root is not None else default_root()
         self._tag_folder = self._root / tag
+        self._counter = itertools.count(1)
         self._guard = threading.Lock()
         self._locks: dict[str, int] = {}
         self._tag_lock_fd = -1
@@ -161,19 +168,24 @@ class Store:
             _copy(Path(source), path)  # another disk, or a file system without links
         return path
 
-    def save(self, output: Output, content: bytes) -> Path:
-        """Keep a fetched segment or slice of ``output`` in the own folder; return its path.
+    def incoming(self, output: Output) -> Path:
+        """Return a path in the own folder to which a segment or slice of ``output`` may be
+        written, to be taken."""
+        return self.folder / f"{segment_name(output)}.{next(self._counter)}{SLICE}"
 
-        A whole segment becomes a holding; a slice is kept only until ``discard`` or ``drop``.
-        Raises ``SegmentCorrupt``, ``SpoolFull`` or ``OSError``.
+    def take(self, output: Output, incoming: Path) -> Path:
+        """Keep the segment or slice of ``output`` that was written to ``incoming``; return where.
+
+        A whole segment becomes a holding; a slice is kept only until ``discard`` or ``drop``. All
+        of it is checked. Raises ``SegmentCorrupt``, ``SegmentMissing`` or ``OSError``.
         """
-        header = header_of(content)
+        header = check_segment(incoming)
         if header.output != output:
             raise SegmentCorrupt(f"fetched {header.output} where {output} was asked for")
         name = segment_name(output)
         if not header.whole:
             name = slice_name(output, header.first, header.stop)
-        write_file(self.folder / name, content)
+        incoming.rename(self.folder / name)
         return self.folder / name
 
     def discard(self, paths: Iterable[Path]) -> None:
@@ -418,11 +430,7 @@ def _first_file(paths: Iterable[Path]) -> Path | None:
 
 
 def _copy(source: Path, path: Path) -> None:
-    try:
-        content = source.read_bytes()
-    except FileNotFoundError as error:
-        raise SegmentMissing(f"{source} is not there") from error
-    write_file(path, content)
+    write_file(path, SegmentSlice(source, 0, PARTITIONS_MAX).pieces(_COPY_BYTES))
 
 
 def _unusable(root: Path, error: OSError) -> GridError:

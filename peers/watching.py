@@ -16,7 +16,9 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 
-from grid.chronicle import ended_as
+from msgspec import structs
+
+from grid.chronicle import ANSWER_MAX, ended_as
 from grid.messages import (
     NO_BOOKMARK,
     Bookmark,
@@ -51,6 +53,9 @@ OVERLAP_SECONDS = 0.01
 PACE_SECONDS = 5.0
 """Over about so long a rate is averaged: it follows the grid, and does not jump."""
 
+AWAITED_SECONDS = 30.0
+"""How long the owner of a transaction may take to tell the next server of it: it has to join."""
+
 SOUGHT_SECONDS = 1.5
 """A server that has not answered for so long, though it is followed, is shown as being sought."""
 
@@ -71,21 +76,27 @@ class Watch:
         """Ask, and wait for at most so many seconds; return how the grid is, or was when a server
         answered last. Raises ``PeerClosed``, ``CannotJoin``."""
         engine = self._engine()
-        if self._asked is None or self._asked_of is not engine:
-            after = self._memory.bookmark
-            self._asked = engine.ask_status(watching=True, after=after)
-            self._asked_of, self._asked_at = engine, time.monotonic()
-        try:
-            status = self._asked.result(timeout)
-        except FutureTimeout:
-            return self._seeking(engine)
-        self._asked = None
-        self._sought_since = None
+        more = True
+        while more:  # a server with a long past tells it in several answers
+            if self._asked is None or self._asked_of is not engine:
+                after = self._memory.bookmark
+                self._asked = engine.ask_status(watching=True, after=after)
+                self._asked_of, self._asked_at = engine, time.monotonic()
+            try:
+                status = self._asked.result(timeout)
+            except FutureTimeout:
+                return self._seeking(engine)
+            self._asked = None
+            self._sought_since = None
+            self._take(status, engine)
+            more = len(status.happened) >= ANSWER_MAX
+        return self._latest
+
+    def _take(self, status: Status, engine: Engine) -> None:
         role = engine.role
         address = str(role.address) if role is not None and role.address else ""
         warnings = tuple(engine.warnings.values())
         self._latest = self._memory.take(status, time.time(), engine.me.peer, address, warnings)
-        return self._latest
 
     def _seeking(self, engine: Engine) -> Snapshot:
         """No answer yet. A busy server is given some time before it is called lost."""
@@ -96,10 +107,9 @@ class Watch:
             self._sought_since = self._asked_at
         if self._sought_since is None:
             return self._latest
-        fields = {name: getattr(self._latest, name) for name in Snapshot.__struct_fields__}
-        fields["sought_seconds"] = now - self._sought_since
-        fields["warnings"] = tuple(engine.warnings.values())
-        return Snapshot(**fields)
+        warnings = tuple(engine.warnings.values())
+        sought = now - self._sought_since
+        return structs.replace(self._latest, sought_seconds=sought, warnings=warnings)
 
 
 @dataclass(slots=True)
@@ -130,9 +140,13 @@ class _Remembered:
     pace: _Pace | None = None
     end: TransactionEnded | None = None
     ended: float | None = None
+    missing_since: float | None = None
+    """Since when no server has it, although it ran."""
     tasks: dict[str, TaskSeen] = field(default_factory=dict)
     ran_before: int = 0
     """Tasks that earlier servers gave, and that were seen here."""
+    ran: int = 0
+    """All that had been run by its end."""
 
 
 class Memory:
@@ -170,8 +184,9 @@ class Memory:
         self._note_failovers(status.failovers, None if first else now)
         here = {txn.record: self._seen(txn, now) for txn in status.transactions}
         self._forget(here)
-        running = [txn for txn in here.values() if txn.state == "running"]
-        over = [txn for txn in here.values() if txn.state != "running"] + self._gone(here, now)
+        shown = [*here.values(), *self._absent(here, now)]
+        running = [txn for txn in shown if txn.runs]
+        over = [txn for txn in shown if not txn.runs]
         over.sort(key=lambda txn: -(txn.ended or 0.0))
         return Snapshot(
             at=now,
@@ -227,6 +242,7 @@ class Memory:
     def _note_end(self, entry: TransactionEnded, wall: float) -> None:
         known = self._known(entry.record, wall + entry.known_at)
         known.end, known.ended = entry, wall + entry.ended
+        known.ran = known.ran_before + entry.ran
 
     def _note_failovers(self, failovers: Iterable[Failover], at: float | None) -> None:
         for one in failovers:
@@ -239,6 +255,7 @@ class Memory:
     def _seen(self, txn: TransactionStatus, now: float) -> TransactionSeen:
         """One that the server has."""
         known = self._transactions[txn.record]
+        known.missing_since = None
         if txn.state == "running":
             known.end = known.ended = None  # some of its result was lost: it runs again
         rate, eta = self._pace(known, txn, now)
@@ -284,13 +301,14 @@ class Memory:
         rate = known.pace.rate
         return rate, (total - done) / rate if rate else None
 
-    def _gone(self, here: dict[str, TransactionSeen], now: float) -> list[TransactionSeen]:
-        """Those that the server has no more."""
-        return [
-            _over(record, known, now)
+    def _absent(self, here: dict[str, TransactionSeen], now: float) -> list[TransactionSeen]:
+        """Those that the server does not have: any more, or as yet."""
+        absent = [
+            (record, known)
             for record, known in self._transactions.items()
             if record not in here and (known.end is not None or known.seen is not None)
         ]
+        return [_awaited(known, now) or _over(record, known, now) for record, known in absent]
 
     def _forget(self, here: dict[str, TransactionSeen]) -> None:
         """Of those that the server has no more, keep so many, the latest."""
@@ -338,6 +356,18 @@ def _failure(end: TransactionEnded | None) -> FailureSeen | None:
     )
 
 
+def _awaited(known: _Remembered, now: float) -> TransactionSeen | None:
+    """One that ran under the last server, as it was then: it is thought to come back, a while."""
+    seen = known.seen
+    if seen is None or not seen.runs or known.end is not None:
+        return None
+    known.missing_since = known.missing_since or now
+    if now > known.missing_since + AWAITED_SECONDS:
+        return None
+    known.pace = None
+    return structs.replace(seen, state="awaited", tasks_running=0, rate=None, eta_seconds=None)
+
+
 def _over(record: str, known: _Remembered, now: float) -> TransactionSeen:
     """One that has ended, by what was seen of it and what the server told of its end."""
     end, seen = known.end, known.seen
@@ -357,9 +387,7 @@ def _over(record: str, known: _Remembered, now: float) -> TransactionSeen:
         partitions_done=partitions if whole else seen.partitions_done if seen else 0,
         partitions_total=partitions,
         tasks_running=0,
-        tasks_done=max(
-            known.ran_before + (end.ran if end is not None else 0), seen.tasks_done if seen else 0
-        ),
+        tasks_done=max(known.ran, seen.tasks_done if seen else 0),
         detached=seen.detached if seen else False,
         began=known.began,
         ended=known.ended,

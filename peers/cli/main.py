@@ -23,10 +23,12 @@ from peers.cli import (
     cancel,
     chaos,
     dashboard,
+    doctor,
     down,
     drain,
     jobs,
     key,
+    logs,
     repl,
     result,
     status,
@@ -51,11 +53,13 @@ like, then give it work from any of them:
   grid dashboard              the same as a web page, live
   grid submit wordcount:job   run the Job called `job` of wordcount.py here
   grid jobs                   which transactions there are, and how far
+  grid logs -f NAME           what the code of a transaction prints, as it comes
   grid result NAME            print the result of a named transaction again
   grid cancel NAME            end a transaction for everyone
   grid repl                   count words, line by line
   grid chaos NAME             kill, freeze and cut off its peers, and see what that costs
   grid key                    which key is used; --new FILE makes one for several hosts
+  grid doctor                 what is wrong with this host's part in it, and what to do
   grid drain PEER             have one peer leave well, as before a restart
   grid down                   end every peer that `grid up` started
 """
@@ -82,11 +86,13 @@ _COMMANDS = (
     dashboard,
     jobs,
     submit,
+    logs,
     result,
     cancel,
     chaos,
     repl,
     key,
+    doctor,
 )
 
 

@@ -26,7 +26,7 @@ DETAIL_LINES = 14
 
 KEYS = "up/down select  enter details  c cancel  s sort peers  t sort transactions  q quit"
 
-_STYLES = {"failed": "red", "cancelled": "yellow", "gone": "yellow", "running": "bold"}
+_STYLES = {"failed": "red", "cancelled": "yellow", "gone": "yellow", "awaited": "magenta"}
 
 
 def _moved(peer: PeerSeen) -> int:
@@ -104,7 +104,7 @@ class View:
         chosen = self.chosen(snapshot)
         if chosen is None:
             self.said = "select a transaction first"
-        elif chosen.state != "running":
+        elif not chosen.runs:
             self.said = f"{label(chosen)} does not run: it is {chosen.state}"
         else:
             self.asking = chosen.record
@@ -241,7 +241,7 @@ def label(txn: TransactionSeen) -> str:
 
 def progress(txn: TransactionSeen) -> tuple[str, str, str, str]:
     """Which phase, how far as a bar, how fast, and how long it will still take."""
-    if txn.state != "running":
+    if not txn.runs:
         return "-", f"{txn.items_done}/{txn.items_total}", "-", "-"
     reducing = txn.phase == "reduce"
     done = txn.partitions_done if reducing else txn.items_done

@@ -54,10 +54,10 @@ from peers.segment import (
     Header,
     Segment,
     SegmentCorrupt,
+    SegmentSlice,
     encode_header,
     parse,
     segment_name,
-    slice_segment,
 )
 from peers.segment_writer import SegmentWriter, write_file
 from peers.shipping import Code
@@ -109,7 +109,7 @@ def _spool() -> Iterator[Store]:
     with tempfile.TemporaryDirectory(prefix="peergrid-fuzz-") as folder:
         store = Store(folder, "tag", "honest")
         try:
-            write_file(store.folder / segment_name(GOOD), segment_of(GOOD))
+            write_file(store.folder / segment_name(GOOD), [segment_of(GOOD)])
             yield store
         finally:
             store.leave()
@@ -135,7 +135,7 @@ def run_segment(content: bytes) -> None:
         header = _header_of(content)
         output = header.output if header is not None else FED
         path = store.folder / segment_name(output)
-        write_file(path, content)
+        write_file(path, [content])
         _read_all(path, header)
         _keep(store, output, content)
         for held in store.holdings():
@@ -159,7 +159,7 @@ def _read_all(path: Path, header: Header | None) -> None:
             list(segment.sizes_in(0, 2))
             segment.read(0, segment.header.partitions)
             assert segment.header == header
-        sliced, _ = parse(slice_segment(path, 1, 3))
+        sliced, _ = parse(b"".join(SegmentSlice(path, 1, 3).pieces(100)))
         assert sliced.output == segment.header.output
     except SegmentCorrupt:
         assert header is None
@@ -168,9 +168,11 @@ def _read_all(path: Path, header: Header | None) -> None:
 def _keep(store: Store, output: Output, content: bytes) -> None:
     """Keep it as one fetched, and as one of a neighbour's."""
     source = store.folder / "neighbour"
-    write_file(source, content)
+    write_file(source, [content])
     try:
-        store.save(output, content)
+        incoming = store.incoming(output)
+        write_file(incoming, [content])
+        store.take(output, incoming)
         store.link(output, source)
     except SegmentCorrupt:
         pass  # as documented

@@ -1,6 +1,7 @@
 """Bulk data on real sockets: what is asked for arrives whole, or an error says why not."""
 
 import os
+import resource
 import socket
 import ssl
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -35,6 +37,8 @@ from peers.bulk import Blob, BulkClient, NotHere, Unreachable, pieces
 from peers.bulk_server import BulkServer
 from peers.doorman import bind
 from peers.security import Security, secure
+from peers.segment import SegmentSlice, segment_name
+from peers.segment_writer import SegmentWriter, SpoolFull
 
 pytestmark = pytest.mark.live
 
@@ -146,6 +150,45 @@ def test_records_items_and_segments_arrive_whole(holder: Security, asker: Securi
         assert _connections(pair.server) == 1  # one connection served them all
         assert len(pair.client.filenos()) == 1
         assert len(pair.server.filenos()) == 5  # that, the listener, three of the loop's own
+
+
+def test_blobs_come_into_files_as_they_are_sent(
+    holder: Security, asker: Security, tmp_path: Path
+) -> None:
+    """And a disk without room is told as that, not as a holder who cannot be reached."""
+    request = FetchSegments((_OUTPUT,), 10, 20)
+    with _pair(holder, asker) as pair:
+        paths = [tmp_path / str(number) for number in range(5)]
+        assert pair.client.fetch(pair.ref, request, 10, 5, into=paths) == []
+        assert [path.read_bytes() for path in paths] == [b"", _BIG[10:20], b"", _BIG, b"tail"]
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(_BIG) // 2, before[1]))
+        try:
+            with pytest.raises(SpoolFull, match="GRID_SPOOL"):
+                pair.client.fetch(pair.ref, request, 10, 5, into=paths)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert pair.client.fetch(pair.ref, request, 10, 5, into=paths) == []
+        assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_a_segment_that_goes_while_it_is_sent(
+    holder: Security, asker: Security, tmp_path: Path
+) -> None:
+    """Its size was announced, so the connection ends; the next one is told why."""
+    path = tmp_path / segment_name(_OUTPUT)
+    with SegmentWriter(tmp_path, _OUTPUT, 4) as writer:
+        writer.add(0, _BIG)
+        writer.seal()
+    with _pair(holder, asker) as pair:
+        whole = SegmentSlice(path, 0, 4)
+        pair.shelf.segments = lambda *_: [whole]  # type: ignore[method-assign]
+        into = [tmp_path / "fetched"]
+        pair.client.fetch(pair.ref, FetchSegments((_OUTPUT,), 0, 4), 10, 1, into=into)
+        assert into[0].read_bytes() == path.read_bytes()
+        path.unlink()
+        with pytest.raises(Unreachable):
+            pair.client.fetch(pair.ref, FetchSegments((_OUTPUT,), 0, 4), 10, 1, into=into)
 
 
 def test_what_is_not_there_is_said_and_the_connection_goes_on(

@@ -18,7 +18,7 @@ import pytest
 from grid.errors import Misuse
 from grid.messages import Kind, Output
 from peers import store as store_module
-from peers.segment import SegmentCorrupt, SegmentMissing, read_partitions, slice_segment
+from peers.segment import SegmentCorrupt, SegmentMissing, SegmentSlice, read_partitions
 from peers.segment_writer import SegmentWriter
 from peers.store import SpoolBusy, Store, default_root
 
@@ -47,6 +47,13 @@ def fill(store: Store, record: str = RECORD, partition: int = 1, data: bytes = b
         writer.add(partition, data)
         writer.seal((2,))
     return output
+
+
+def fetched(store: Store, output: Output, source: Path, first: int, stop: int) -> Path:
+    """Have a store take what another holder gave."""
+    incoming = store.incoming(output)
+    incoming.write_bytes(b"".join(SegmentSlice(source, first, stop).pieces(10)))
+    return store.take(output, incoming)
 
 
 def wait_for(query: Callable[[], T], seconds: float = 10.0) -> T:
@@ -126,19 +133,19 @@ def test_slices_are_saved_but_are_no_holdings(spool: Path) -> None:
     output = fill(there, partition=3)
     source = there.path_of(output)
     assert source is not None
-    part = here.save(output, slice_segment(source, 2, 4))
+    part = fetched(here, output, source, 2, 4)
     assert read_partitions(part, 0, PARTITIONS) == [(3, [b"abc"])]
     assert here.path_of(output) is None
     assert here.holdings() == []
     here.discard([part])
     assert not part.exists()
-    part = here.save(output, slice_segment(source, 2, 4))
+    part = fetched(here, output, source, 2, 4)
     here.drop(RECORD)
     assert not part.exists()
-    whole = here.save(output, slice_segment(source, 0, PARTITIONS))
+    whole = fetched(here, output, source, 0, PARTITIONS)
     assert here.path_of(output) == whole
     with pytest.raises(SegmentCorrupt, match="was asked for"):
-        here.save(fill(there), source.read_bytes())
+        fetched(here, fill(there), source, 0, PARTITIONS)
     here.leave()
     there.leave()
 

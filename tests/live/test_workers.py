@@ -3,9 +3,11 @@
 import asyncio
 import ctypes
 import gc
+import itertools
 import logging
 import os
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from grid.functions import Functions
 from grid.job import Job
@@ -296,6 +299,84 @@ def test_spilling_changes_nothing(make: Callable[..., Rig]) -> None:
         assert found == job.run()
         assert list(found) == list(through_the_pool(ample, job, cut=20))
     assert {path.suffix for path in rig.folder.iterdir()} == {".seg"}
+
+
+PAIRS = 300_000
+KEYS = 20_000
+
+
+def emit_many(key: int, value: int) -> Iterator[tuple[Any, bytes]]:
+    """Some 60 MB of values from one item; every second one belongs to one key."""
+    for number in range(PAIRS):
+        yield "one" if number % 2 else number % KEYS, number.to_bytes(4, "big") * 40
+
+
+def walk_twice(key: Any, values: Any) -> tuple[Any, ...]:
+    ordered = all(first < second for first, second in itertools.pairwise(values))
+    return len(values), sum(map(len, values)), ordered, values[0], values[-1]
+
+
+def peak_kilobytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def test_more_than_fits_into_memory(make: Callable[..., Rig]) -> None:
+    """A worker with room for 12 MB maps and reduces 60, of which half are one key's."""
+    rig = make(memory_bytes=12 << 20)
+    before = rig.call(peak_kilobytes)
+    code = code_of(Functions(emit_many, reducefn=walk_twice))
+    mapped = ended_well(rig, rig.begin(rig.map_task([(0, 0)], record="r"), code))
+    output = rig.output("reduce", 0, PARTITIONS, "r")
+    task = ReduceTask("reduce", output, PARTITIONS, (str(rig.path(mapped)),))
+    results = dict(rig.results([ended_well(rig, rig.begin(task, code))]))
+    assert rig.call(peak_kilobytes) - before < 30 << 10
+    for key, numbers in (("one", range(1, PAIRS, 2)), (0, range(0, PAIRS, KEYS))):
+        first, last = (number.to_bytes(4, "big") * 40 for number in (numbers[0], numbers[-1]))
+        assert results[key] == (len(numbers), len(numbers) * 160, True, first, last)
+    assert sum(result[0] for result in results.values()) == PAIRS
+    assert len(results) == KEYS // 2 + 1
+
+
+def test_stored_values_are_much_like_a_list(make: Callable[..., Rig]) -> None:
+    def mapfn(key: int, value: int) -> Iterator[tuple[str, Any]]:
+        yield from (("k", [key, n]) for n in range(value))
+
+    def reducefn(key: str, values: Any) -> tuple[Any, ...]:
+        values[0].append("changed")  # an object of its own, every time
+        try:
+            values.sort()
+        except AttributeError as error:
+            return type(values).__name__, str(error), values[0], values[-2:], values == [*values]
+        return ()
+
+    rig = make(memory_bytes=1)
+    job = Job([4, 5], mapfn, reducefn=reducefn)
+    kind, told, first, last, same = through_the_pool(rig, job, cut=1)["k"]
+    assert kind == "StoredOnDisk"
+    assert "the 9 values of key 'k' do not fit into memory" in told
+    assert "sorted(values)" in told
+    assert (first, last, same) == ([0, 0], [[1, 3], [1, 4]], True)
+    as_list = Job([1, 2], mapfn)  # without reducefn the values are the result
+    assert through_the_pool(rig, as_list, cut=1) == {"k": [[0, 0], [1, 0], [1, 1]]}
+
+
+def test_no_room_to_merge_on_disk_hands_the_task_back(make: Callable[..., Rig]) -> None:
+    rig = make(memory_bytes=1)
+    functions = Functions(words, reducefn=total)
+    mapped = ended_well(rig, rig.begin(rig.map_task([(0, "a b " * 100)]), code_of(functions)))
+    output = rig.output("reduce", 0, PARTITIONS)
+    task = ReduceTask("r", output, PARTITIONS, (str(rig.path(mapped)),))
+    pid = rig.call(os.getpid)
+    before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+    event = rig.run(task, functions)
+    assert isinstance(event, Refused)
+    assert event.reason == "space"
+    assert f"no room to write values that are merged in {rig.folder}" in event.detail
+    assert "GRID_SPOOL" in event.detail
+    assert rig.path(output) not in rig.folder.iterdir()
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+    again = ended_well(rig, rig.begin(structs.replace(task, attempt="again"), code_of(functions)))
+    assert dict(rig.results([again])) == {"a": 100, "b": 100}
 
 
 def test_a_call_returns_its_value(rig: Rig) -> None:
@@ -617,6 +698,32 @@ def test_unpicklable_values_and_results_are_named(rig: Rig) -> None:
     assert isinstance(reduced, Raised)
     assert reduced.failure.kind == "unpicklable"
     assert "of key 'a'" in reduced.failure.message or "of key 'b'" in reduced.failure.message
+
+
+def refuse_to_open(*_: Any) -> Any:
+    raise LookupError("not to be opened")
+
+
+class Sealed:
+    """Pickles, and does not unpickle; or hashes and does not unpickle."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return refuse_to_open, ()
+
+
+@pytest.mark.parametrize("in_key", [False, True])
+def test_what_pickles_and_does_not_unpickle_is_the_users_fault(rig: Rig, in_key: bool) -> None:
+    def mapfn(key: int, value: int) -> list[tuple[Any, Any]]:
+        return [("fine", 1), (Sealed(), 1) if in_key else ("culprit", Sealed())]
+
+    functions = Functions(mapfn, reducefn=lambda k, vs: len(vs))
+    mapped = ended_well(rig, rig.begin(rig.map_task([(0, 0)]), code_of(functions)))
+    output = rig.output("reduce", 0, PARTITIONS)
+    event = rig.run(ReduceTask("r", output, PARTITIONS, (str(rig.path(mapped)),)), functions)
+    assert isinstance(event, Raised)
+    assert event.failure.kind == "raised"
+    assert "LookupError: not to be opened in unpickling of" in event.failure.message
+    assert ("'culprit'" in event.failure.message) is not in_key
 
 
 def test_lost_inputs_are_named_by_position(rig: Rig) -> None:

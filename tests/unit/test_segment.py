@@ -19,12 +19,13 @@ from peers.segment import (
     Segment,
     SegmentCorrupt,
     SegmentMissing,
+    SegmentSlice,
+    check_segment,
     parse,
     read_header,
     read_partitions,
     segment_name,
     slice_name,
-    slice_segment,
 )
 from peers.segment_writer import Sealed, SegmentWriter, SpoolFull, spool_full, write_file
 
@@ -119,9 +120,10 @@ def test_every_range_of_partitions_comes_back(
     wanted = by_partition([chunk for chunk in chunks if first <= chunk[0] < stop])
     assert [file.name for file in folder.iterdir()] == [path.name]
     assert read_partitions(path, first, stop) == wanted
-    content = slice_segment(path, first, stop)
+    content = b"".join(SegmentSlice(path, first, stop).pieces(7))
+    assert len(content) == SegmentSlice(path, first, stop).nbytes
     assert parse(content)[1] == wanted
-    write_file(folder / slice_name(OUTPUT, first, stop), content)
+    write_file(folder / slice_name(OUTPUT, first, stop), [content])
     assert read_partitions(folder / slice_name(OUTPUT, first, stop), 0, PARTITIONS) == wanted
     assert sealed.holding.bytes == sum(len(data) for _, data in chunks) == sum(sealed.sizes)
     assert sealed.sizes == read_header(path).sizes
@@ -133,7 +135,7 @@ def test_the_header_tells_the_holding(tmp_path: Path) -> None:
     assert header.holding == sealed.holding
     assert header.skipped == (5, 7)
     assert header.whole
-    part = parse(slice_segment(tmp_path / segment_name(OUTPUT), 2, 4))[0]
+    part = parse(b"".join(SegmentSlice(tmp_path / segment_name(OUTPUT), 2, 4).pieces(9)))[0]
     assert (part.first, part.stop, part.whole) == (2, 4, False)
 
 
@@ -173,7 +175,7 @@ def test_a_flipped_byte_is_noticed(tmp_path: Path, position: int) -> None:
     with pytest.raises(SegmentCorrupt):
         read_partitions(path, 0, PARTITIONS)
     with pytest.raises(SegmentCorrupt):
-        slice_segment(path, 0, PARTITIONS)
+        check_segment(path)
     with pytest.raises(SegmentCorrupt):
         parse(bytes(content))
 
@@ -256,7 +258,7 @@ def test_a_write_beyond_the_file_size_limit_is_spool_full(tmp_path: Path) -> Non
         with pytest.raises(SpoolFull):
             seal(tmp_path, [(1, b"x" * 5000)], memory_bytes_max=0)
         with pytest.raises(SpoolFull):
-            write_file(tmp_path / "slice", b"x" * 5000)
+            write_file(tmp_path / "slice", [b"x" * 5000])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ from grid.messages import (
 from peers.cli.keyboard import decode
 from peers.cli.top_view import View, bar, frame
 from peers.snapshot import Snapshot
-from peers.watching import ENDED_SHOWN, TASKS_SHOWN, Memory
+from peers.watching import AWAITED_SECONDS, ENDED_SHOWN, TASKS_SHOWN, Memory
 from tests.unit.cores import peer
 
 NOON = 1_000_000.0
@@ -85,6 +85,9 @@ def test_a_transaction_keeps_its_age_and_tasks_when_another_server_takes_it_up(b
     assert shown.began == pytest.approx(NOON + 1.0 - 5.0)
     assert shown.tasks_done == 12
     assert len(shown.tasks) == 1
+    book.take(status(txn(known_at=3.0, state="retained", ran=0), clock=4.0))
+    [shown] = book.take(status(), end(9)).transactions
+    assert shown.tasks_done == 12 + 5
 
 
 def test_rate_and_time_left_follow_what_is_done(book: Book) -> None:
@@ -116,7 +119,10 @@ def test_what_has_ended_stays_with_how_it_ended(book: Book) -> None:
     assert (shown["bad"].state, shown["bad"].items_done) == ("failed", 10)
     assert shown["bad"].failure is not None
     assert shown["bad"].failure.traceback == FAILURE.traceback
-    assert shown["lost"].state == "gone"
+    assert shown["lost"].state == "awaited"
+    assert seen.transactions[0] is shown["lost"], "it may come back, and is among those that run"
+    book.now += AWAITED_SECONDS
+    assert {each.record: each.state for each in book.take(status()).transactions}["lost"] == "gone"
     again = book.take(status(txn("fine", done=90)))
     assert (again.transactions[0].record, again.transactions[0].state) == ("fine", "running")
 
