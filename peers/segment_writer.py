@@ -75,10 +75,12 @@ class SegmentWriter:
         self._output = output
         self._partitions = partitions
         self._memory_bytes_max = memory_bytes_max
-        self._path = Path(folder) / segment_name(output)
+        folder = Path(folder)
+        self._path = folder / segment_name(output)
         unsealed, runs = unsealed_names(output)
-        self._unsealed_path = Path(folder) / unsealed
-        self._runs_path = Path(folder) / runs
+        self._unsealed_path = folder / unsealed
+        self._unsealed = False
+        self._runs_path = folder / runs
         self._runs: BinaryIO | None = None
         self._runs_bytes = 0
         self._memory_bytes = 0
@@ -140,6 +142,7 @@ class SegmentWriter:
             self._unsealed_path.rename(self._path)
         except OSError as error:
             raise self._failed(error) from error
+        self._unsealed = False
         self.abandon()
         sizes = header.sizes if self._output.kind == "map" else ()
         return Sealed(header.holding, sizes, content)
@@ -154,9 +157,12 @@ class SegmentWriter:
                 pass  # a full disk again; the file goes anyway
             self._runs_path.unlink(missing_ok=True)
         self._chunks.clear()
-        self._unsealed_path.unlink(missing_ok=True)
+        if self._unsealed:
+            self._unsealed = False
+            self._unsealed_path.unlink(missing_ok=True)
 
     def _write(self, header: bytes, chunks: list[_Chunk]) -> None:
+        self._unsealed = True
         with _create(self._unsealed_path) as file:
             file.write(header)
             for data in self._contents(chunks):
@@ -206,6 +212,10 @@ def spool_full(path: Path, error: OSError) -> SpoolFull | None:
 
 def _create(path: Path) -> BinaryIO:
     """Open a new file, readable too; one that a dead writer left under this name is replaced."""
-    path.unlink(missing_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    return os.fdopen(os.open(path, flags, 0o600), "wb", buffering=1 << 20)
+    try:
+        fd = os.open(path, flags, 0o600)
+    except FileExistsError:
+        path.unlink()
+        fd = os.open(path, flags, 0o600)
+    return os.fdopen(fd, "wb", buffering=1 << 20)

@@ -258,11 +258,12 @@ def load(code: Code, main: ModuleType | None = None) -> Functions:
     subclass ``StaleModule`` where a fresh process would do.
     """
     use_paths(code)
-    importlib.invalidate_caches()  # files may have been written since the last import
+    if any(name not in sys.modules for name in code.modules):
+        importlib.invalidate_caches()  # files may have been written since the last import
     for name, digest in code.modules.items():
         _check_module(name, digest)
     try:
-        functions = pickle.loads(code.pickled)
+        functions = _opened(code.pickled)
     except ModuleNotFoundError as error:
         raise ModuleUnavailable(error.name or "?", f"is not installed here ({error})") from error
     except Exception as error:  # importing a module runs it, and so may raise anything
@@ -275,12 +276,20 @@ def load(code: Code, main: ModuleType | None = None) -> Functions:
     return functions
 
 
+def _opened(pickled: bytes) -> Any:
+    try:
+        return pickle.loads(pickled)
+    except ModuleNotFoundError:
+        importlib.invalidate_caches()  # it may have been installed a moment ago
+        return pickle.loads(pickled)
+
+
 def use_paths(code: Code) -> None:
     """Put the owner's folders that exist here first on ``sys.path``, in the owner's order.
 
     Cheap; call it before each task of a process that serves several records.
     """
-    here = [path for path in code.paths if Path(path).is_dir()]
+    here = [path for path in code.paths if os.path.isdir(path)]  # noqa: PTH112 - before every task
     if sys.path[: len(here)] != here:
         sys.path[:] = here + [path for path in sys.path if path not in here]
 
