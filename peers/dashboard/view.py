@@ -54,8 +54,7 @@ class View:
             self._event(now, "lost", f"{lost}; looking for a server")
         if before is None or (seen.server_id, seen.term) != (before.server_id, before.term):
             if seen.server:
-                since = " now" if before is not None and before.server else ""
-                self._event(now, "serves", f"{seen.server} serves{since}, term {seen.term}")
+                self._event(now, "serves", _serves(before, seen))
         elif before.sought_seconds is not None and seen.sought_seconds is None:
             self._event(now, "serves", f"{seen.server} answers again, term {seen.term}")
         if before is not None:
@@ -76,6 +75,15 @@ class View:
     def _event(self, now: float, kind: str, text: str) -> None:
         self._count += 1
         self._events.append((self._count, {"at": round(now, 1), "kind": kind, "text": text}))
+
+
+def _serves(before: Snapshot | None, seen: Snapshot) -> str:
+    """That another serves than before, if any did, and what it took."""
+    if before is None or not before.server:
+        return f"{seen.server} serves, term {seen.term}"
+    took = next((f.server_seconds for f in seen.failovers if f.term == seen.term), None)
+    after = "" if took is None else f", {took:.2f} s after {before.server} was lost"
+    return f"{seen.server} serves now, term {seen.term}{after}"
 
 
 def details(txn: TransactionSeen) -> State:
@@ -107,7 +115,7 @@ def _peer(peer: PeerSeen) -> State:
         "leaving": peer.leaving,
         "through": peer.through,
         "load": None if peer.load is None else round(peer.load, 1),
-        "memory": peer.memory,
+        "memory": None if peer.memory is None else round(_rough(peer.memory)),
         "received": peer.received,
         "sent": peer.sent,
     }
@@ -126,7 +134,7 @@ def _transaction(txn: TransactionSeen) -> State:
         "detached": txn.detached,
         "began": round(txn.began, 1),
         "ended": None if txn.ended is None else round(txn.ended, 1),
-        "rate": None if txn.rate is None else float(f"{txn.rate:.3g}"),
+        "rate": None if txn.rate is None else _rough(txn.rate),
         "left": None if txn.eta_seconds is None else round(txn.eta_seconds),
         "why": None if txn.failure is None else _line(txn.failure),
     }
@@ -151,13 +159,13 @@ def _line(failure: FailureSeen) -> str:
 
 
 def _failure(failure: FailureSeen) -> State:
-    return {
-        "message": failure.message,
-        "function": failure.function,
-        "key": failure.key,
-        "peer": failure.peer,
-        "traceback": failure.traceback,
-    }
+    """The message says which function and item it was."""
+    return {"message": failure.message, "peer": failure.peer, "traceback": failure.traceback}
+
+
+def _rough(number: float) -> float:
+    """As exact as people read it."""
+    return float(f"{number:.3g}")
 
 
 def _known(facts: State) -> State:

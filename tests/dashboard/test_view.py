@@ -5,6 +5,7 @@ import json
 from msgspec import structs
 
 from peers.dashboard.view import View, details
+from peers.snapshot import FailoverSeen
 from tests.dashboard.rig import GRID, peer_seen
 
 
@@ -37,13 +38,18 @@ def test_the_story_of_a_lost_server() -> None:
     assert sought["link"] == {"live": False, "since": 2000.3}
     view.of(structs.replace(GRID, sought_seconds=1.2), 2001.5)
     after = structs.replace(
-        GRID, server="node2", server_id="id-node2", term=4, peers=GRID.peers[1:]
+        GRID,
+        server="node2",
+        server_id="id-node2",
+        term=4,
+        peers=GRID.peers[1:],
+        failovers=(FailoverSeen("closed", 4, 1.234, None, 2001.9),),
     )
     state = view.of(after, 2002.0)
     assert [event["text"] for event in state["events"].values()] == [
         "node1 serves, term 3",
         "node1 does not answer; looking for a server",
-        "node2 serves now, term 4",
+        "node2 serves now, term 4, 1.23 s after node1 was lost",
         "node1 left",
     ]
 

@@ -35,7 +35,7 @@ function update(row, { how, term, server, task, seen }) {
     KINDS[how] ?? how,
     String(term),
     format.seconds(server),
-    task === undefined ? "no work" : format.seconds(task),
+    task === undefined ? "–" : format.seconds(task),
     seen === undefined ? "before this page" : format.clock(seen),
   ];
   texts.forEach((text, index) => say(row.children[index], text));

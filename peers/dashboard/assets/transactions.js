@@ -107,7 +107,7 @@ function update(card, txn) {
   if (!running) cancelling.delete(txn.record);
   say(title, name);
   set(badge, "className", `badge ${ending ? "cancelling" : txn.state}`);
-  say(badge, ending ? "cancelling" : txn.state);
+  say(badge, ending ? "cancelling" : plainState(txn));
   cancel.hidden = !running;
   cancel.disabled = ending;
   set(cancel, "aria-label", `Cancel ${name}`);
@@ -116,6 +116,7 @@ function update(card, txn) {
   set(toggle, "aria-label", `Details of ${name}`);
   say(facts, factsOf(txn));
   say(why, txn.why ?? "");
+  set(why, "className", `why ${txn.state}`);
   why.hidden = !txn.why || open;
   showPhases(phases, txn);
   details.hidden = !open;
@@ -184,17 +185,16 @@ function showDetails(node, txn) {
     node,
     parts,
     (part) => part,
-    (part) => (part === "failure" ? buildFailure(known.failure) : buildTimeline(txn)),
+    (part) => (part === "failure" ? buildFailure(known.failure, txn.state) : buildTimeline(txn)),
     (child, part) => part === "timeline" && updateTimeline(child, txn, known),
   );
 }
 
-function buildFailure({ message, function: name, key, peer, traceback }) {
+function buildFailure({ message, peer, traceback }, state) {
   const [first, ...rest] = message.split("\n");
-  const box = make("div", { className: "failure" }, make("p", { className: "what" }, first));
+  const box = make("div", { className: `failure ${state}` }, make("p", { className: "what" }, first));
   if (rest.length) box.append(make("p", { className: "lines" }, rest.join("\n")));
-  const facts = [key && `item ${key}`, name && `in ${name}`, peer && `on ${peer}`].filter(Boolean);
-  if (facts.length) box.append(make("p", {}, facts.join(", ")));
+  if (peer) box.append(make("p", {}, `on ${peer}`));
   if (traceback) {
     const text = make("pre", { tabIndex: 0 }, traceback);
     text.setAttribute("role", "region");
