@@ -156,6 +156,16 @@ class Transaction(Future[dict[Any, Any]]):
                 raise
             raise TimeoutError(f"not done within {timeout:g} s: {self._so_far()}") from None
 
+    def _ends_within(self, seconds: float) -> bool:
+        """Wait for its end, of whatever kind, at most so long; tell whether it has come."""
+        try:
+            self.exception(seconds)
+        except TimeoutError:
+            return self.done()
+        except CancelledError:
+            pass
+        return True
+
     def _so_far(self) -> str:
         """How far it is, in words, for whoever has waited in vain."""
         now = self._progress

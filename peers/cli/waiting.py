@@ -6,7 +6,6 @@ shown. The waiting is in short pieces, so that Ctrl-C is heard at once.
 
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -31,9 +30,9 @@ def wait_shown(peer: "Peer", transaction: "Transaction") -> None:
     """
     with _bars() as bars:
         _show(bars, peer, transaction)
-        if not _ended(transaction):
+        if not transaction._ends_within(POLL_SECONDS):
             warn_if_idle(peer)
-        while not _ended(transaction):
+        while not transaction._ends_within(POLL_SECONDS):
             _show(bars, peer, transaction)
         _show(bars, peer, transaction)
 
@@ -53,14 +52,6 @@ def warn_if_idle(peer: "Peer") -> None:
         return  # the server has just died, or stands still; the job will wait for the next
     if not any(member.slots for member in members):
         print("no peer of this grid has slots: the job waits for one that has", file=sys.stderr)
-
-
-def _ended(transaction: "Transaction") -> bool:
-    try:
-        transaction.exception(POLL_SECONDS)
-    except FutureTimeout:
-        return transaction.done()
-    return True
 
 
 @contextmanager

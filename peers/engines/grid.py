@@ -1,6 +1,5 @@
 """The peer grid as an engine: joins, submits, waits, and leaves again."""
 
-from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,6 @@ from peers.engines.interface import Outcome, Request
 
 if TYPE_CHECKING:
     from peers.peer import Peer
-    from peers.transaction import Transaction
 
 POLL_SECONDS = 0.1
 
@@ -43,7 +41,7 @@ def _run(peer: "Peer", request: Request) -> Outcome:
         **request.grid_options,
     )
     try:
-        while not _ended(transaction):
+        while not transaction._ends_within(POLL_SECONDS):
             request.show(transaction.progress)
         results = transaction.result()
     except BaseException:
@@ -52,11 +50,3 @@ def _run(peer: "Peer", request: Request) -> Outcome:
     last = transaction.progress  # what the server told last may be older than the results
     request.show(replace(last, maps_done=last.maps_total, reduces_done=last.reduces_total))
     return Outcome(results, transaction.skipped)
-
-
-def _ended(transaction: "Transaction") -> bool:
-    try:
-        transaction.exception(POLL_SECONDS)
-    except FutureTimeout:
-        return transaction.done()
-    return True
