@@ -34,6 +34,12 @@ class Progress:
     tasks_this_term: int = 0
     peers: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        if not self.maps_total and not self.reduces_total:
+            return "no server has told of it yet"
+        mapped = f"{self.maps_done} of {self.maps_total} items mapped"
+        return f"{mapped}, {self.reduces_done} of {self.reduces_total} partitions reduced"
+
 
 class Transaction(Future[dict[Any, Any]]):
     """One submission of a job. Made by ``Peer.submit``.
@@ -168,12 +174,13 @@ class Transaction(Future[dict[Any, Any]]):
 
     def _so_far(self) -> str:
         """How far it is, in words, for whoever has waited in vain."""
-        now = self._progress
-        if not now.maps_total and not now.reduces_total:
-            return "no server has told of it yet; it goes on, wait again for it"
-        mapped = f"{now.maps_done} of {now.maps_total} items mapped"
-        reduced = f"{now.reduces_done} of {now.reduces_total} partitions reduced"
-        return f"{mapped}, {reduced}; it goes on, wait again for it"
+        return f"{self._progress}; it goes on, wait again for it"
+
+    def _ipython_display_(self) -> None:
+        """As the value of a notebook's cell: a bar that moves until it has ended."""
+        from peers import notebook  # not for those who have none
+
+        notebook.show(self)
 
     def _open(self) -> dict[Any, Any] | GridError:
         """Build the dict; a job whose results clash gives the same error every time."""

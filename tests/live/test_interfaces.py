@@ -2,13 +2,15 @@
 
 import asyncio
 import re
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from peers import Job, as_completed
-from tests.live.harness import Site
+from tests.live.harness import Site, until
 from tests.live.jobs import answer, slow_job
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "executor.md"
@@ -121,3 +123,48 @@ def test_the_document_runs(site: Site) -> None:
     asked, *letters, answered = said[1].splitlines()
     assert (asked, sorted(letters), answered) == ("512", ["a", "b", "c"], "{'x': [9]}")
     assert said[2].splitlines() == ["[0, 1, 4, 9, 16]"]
+
+
+def displayed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand in for IPython's display; return what is shown, as it is shown."""
+    shown: list[str] = []
+
+    class Handle:
+        def update(self, html: str) -> None:
+            shown.append(html)
+
+    def display(html: str, *, display_id: bool) -> Handle:
+        assert display_id
+        shown.append(html)
+        return Handle()
+
+    stand_in = ModuleType("IPython.display")
+    vars(stand_in).update(HTML=str, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", stand_in)
+    return shown
+
+
+def test_a_transaction_in_a_notebook_is_a_bar_that_moves(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = displayed(monkeypatch)
+    peer = site.here(slots=1)
+    gate = tmp_path / "gate"
+    txn = peer.submit(Job([1, 2], lambda k, v: until_there(gate, k)), name="<b>job")
+    txn._ipython_display_()
+    until("it moves", lambda: any("1 of 2 items mapped" in html for html in shown))
+    gate.touch()
+    txn.result(60)
+    until("it says so", lambda: shown[-1].endswith("done</div>"))
+    assert all("&lt;b&gt;job" in html and "<b>job" not in html for html in shown)
+    failed = peer.submit(Job([1], lambda k, v: [][k]))
+    failed.exception(60)
+    failed._ipython_display_()
+    assert "failed: IndexError" in shown[-1]
+
+
+def until_there(gate: Path, key: int) -> list[tuple[str, int]]:
+    while key and not gate.exists():
+        time.sleep(0.005)
+    return [("x", key)]
