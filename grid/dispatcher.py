@@ -35,6 +35,9 @@ come back with it: longer than it takes to find another way to the server."""
 FULL_SECONDS = 5.0
 """How long a peer without room for outputs is left alone."""
 
+NO_ROOM_SECONDS = 60.0
+"""How long a transaction waits for room where no peer has any: long enough to make some."""
+
 NOBODY = PeerRef("", "", "", Address("", 0))
 
 
@@ -178,6 +181,7 @@ class Dispatcher:
         if output.kind == "call":
             txn.calls_given.pop(message.attempt, None)
         txn.unfed.pop(member.ref.peer, None)
+        txn.no_room_since = None
         txn.ran += message.attempt.startswith(self._prefix())
         news = self._state.credit(txn, message.holding, member.ref.peer)
         if news and message.sizes:
@@ -265,12 +269,22 @@ class Dispatcher:
             txn.unfed[member.ref.peer] = None
         if plan is None:
             txn.call_pauses[member.ref.peer] = pause
+        if message.reason == "space" and self._nobody_has_room(txn, now):
+            return txn, Failure("space", message.detail, peer=member.ref.name)
         if message.reason != "module":
             return None
         txn.unable[member.ref.peer] = message.detail
         txn.calls.pop(member.ref.peer, None)
         able = [m for m in self._state.roster if m.slots and m.ref.peer not in txn.unable]
         return None if able else (txn, Failure("module", message.detail, peer=member.ref.name))
+
+    def _nobody_has_room(self, txn: Transaction, now: float) -> bool:
+        """Whether all who could run its tasks are full, and that for long."""
+        if txn.no_room_since is None:
+            txn.no_room_since = now
+        able = [m for m in self._state.roster if m.slots and m.ref.peer not in txn.unable]
+        full = all(member.full_until > now for member in able)
+        return full and now - txn.no_room_since >= NO_ROOM_SECONDS
 
     def _lose_everywhere(self, outputs: tuple[Output, ...]) -> None:
         """Outputs are gone for good, at every holder."""

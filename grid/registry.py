@@ -71,6 +71,8 @@ class Transaction:
     unfed: dict[str, None] = field(default_factory=dict)
     """Peers that handed a task back because they could not reach its inputs, and have finished
     none since: others may reach them."""
+    no_room_since: float | None = None
+    """When a task was first handed back for want of room on a disk, and none was finished since."""
     waiting: dict[str, float] = field(default_factory=dict)
     entries: list[LedgerEntry] = field(default_factory=list)
     freed: list[LedgerEntry] = field(default_factory=list)

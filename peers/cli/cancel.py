@@ -16,6 +16,7 @@ from grid.suggest import did_you_mean
 from peers.cli.options import add_command, add_grid_options, ask, visit
 from peers.cli.printing import add_json_option, print_json
 from peers.cli.tables import RECORD_SHOWN
+from peers.cli.waiting import spinning
 
 if TYPE_CHECKING:
     from peers.peer import Peer
@@ -52,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     with visit(args) as peer:
         found = find(args.which, ask(peer).transactions)
         peer.end(found.record)
-        _wait_ended(peer, found.record)
+        with spinning(f"cancelling {_label(found)}"):
+            _wait_ended(peer, found.record)
     if args.json:
         print_json({"record": found.record, "name": found.name})
     else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from peers.cli.options import add_command, add_grid_options, visit
 from peers.cli.printing import add_json_option, print_json
+from peers.cli.waiting import spinning
 
 if TYPE_CHECKING:
     from peers.peer import Peer
@@ -45,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
     with visit(args) as peer:
         before = _peers(peer) or set()
         peer.shut_grid_down()
-        remaining = _settled(peer, before)
+        with spinning("peers are leaving"):
+            remaining = _settled(peer, before)
     left = len(before - remaining)
     if args.json:
         print_json({"left": left, "remaining": len(remaining)})

@@ -22,6 +22,7 @@ from grid.settings import Settings
 from grid.suggest import did_you_mean
 from peers.cli.options import add_command, add_grid_options, ask, visit
 from peers.cli.printing import add_json_option, print_json
+from peers.cli.waiting import spinning
 
 if TYPE_CHECKING:
     from peers.peer import Peer
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
         chosen = list({member.peer: member for member in found}.values())
         asked = [(member, peer.ask_drain(member.peer, args.timeout)) for member in chosen]
         deadline = time.monotonic() + args.timeout + GRACE_SECONDS
-        outcomes = [(member, _outcome(peer, member, told, deadline)) for member, told in asked]
+        with spinning(f"{', '.join(member.name for member in chosen)} leaving"):
+            outcomes = [(member, _outcome(peer, member, told, deadline)) for member, told in asked]
     if args.json:
         print_json([_as_dict(member, drained) for member, drained in outcomes])
     else:

@@ -23,6 +23,7 @@ from rich.logging import RichHandler
 import peers
 from grid.errors import BadKey, CannotJoin
 from grid.suggest import did_you_mean
+from peers.cli.waiting import spinning
 from peers.configuration import Configuration, configure
 
 if TYPE_CHECKING:
@@ -186,8 +187,10 @@ def visit(args: argparse.Namespace) -> "Iterator[Peer]":
     told = "join_timeout" in settings or "GRID_JOIN_TIMEOUT" in os.environ
     # GRID_SLOTS and GRID_NAME are about peers that stay; a command is another process.
     name = f"grid-{args.parser.prog.split()[-1]}-{os.getpid()}"
+    looks = () if told else (VISIT_SECONDS, SILENT_SECONDS)
     try:
-        peer = _visitor(settings | {"name": name}, () if told else (VISIT_SECONDS, SILENT_SECONDS))
+        with spinning("looking for the grid"):
+            peer = _visitor(settings | {"name": name}, looks)
     except CannotJoin as error:
         if type(error) is not CannotJoin:
             raise  # a grid answered and said no: that says more

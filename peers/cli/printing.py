@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from grid.errors import Misuse
+from peers.cli.waiting import spinning
 
 Pairs = Iterable[tuple[Any, Any]]
 
@@ -77,7 +78,8 @@ def check_result_options(args: argparse.Namespace) -> None:
 def print_results(pairs: Pairs, args: argparse.Namespace) -> None:
     """Write results as the flags say."""
     if args.output is not None:
-        count = write_file(args.output, pairs)
+        with spinning(f"writing {args.output}"):
+            count = write_file(args.output, pairs)
         print(f"{count} results in {args.output}", file=sys.stderr)
         return
     if args.json:

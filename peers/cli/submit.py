@@ -24,7 +24,7 @@ from peers.cli.printing import (
     print_results,
     print_skipped,
 )
-from peers.cli.waiting import wait_shown, warn_if_idle
+from peers.cli.waiting import spinning, wait_shown, warn_if_idle
 
 if TYPE_CHECKING:
     from grid.job import Job
@@ -120,7 +120,7 @@ def _detach(peer: "Peer", job: "Job", args: argparse.Namespace) -> None:
     """Submit, and say only what to ask for later."""
     if args.output is not None or args.limit is not None:
         raise Misuse("--detach prints an id, no results; give --output to `grid result ID`")
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), spinning("handing it to peers that stay"):
         transaction = peer.submit(job, **_options(args))
     if args.json:
         print_json({"id": transaction.id})

@@ -1,16 +1,20 @@
-"""Waiting for a transaction, with progress bars where a person watches.
+"""Waiting, with progress bars for a transaction, and a spinner for what has no number.
 
-The bars are on stderr and vanish when the job is over; where stderr is no terminal, nothing is
-shown. The waiting is in short pieces, so that Ctrl-C is heard at once.
+Both are on stderr and vanish when the waiting is over; where stderr is no terminal, nothing is
+shown. The waiting for a transaction is in short pieces, so that Ctrl-C is heard at once.
 """
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.spinner import Spinner
 
 if TYPE_CHECKING:
     from peers.peer import Peer
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from peers.transaction import Transaction
 
 POLL_SECONDS = 0.1
+
+SPIN_AFTER_SECONDS = 0.4
+"""What is over sooner is not worth a line that comes and goes."""
 
 IDLE_SECONDS = 1.0
 """So long a job's end may go unnoticed while the server is asked whether anybody has slots."""
@@ -55,6 +62,25 @@ def warn_if_idle(peer: "Peer") -> None:
 
 
 @contextmanager
+def spinning(text: str) -> Iterator[None]:
+    """Say on a terminal's stderr what is waited for, if that takes longer than a moment."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    waiting = Spinner("dots", f"{escape(text)} ...")
+    status = Live(waiting, console=Console(file=sys.stderr), transient=True, redirect_stdout=False)
+    late = threading.Timer(SPIN_AFTER_SECONDS, status.start)
+    late.daemon = True
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+        late.join()
+        status.stop()
+
+
+@contextmanager
 def _bars() -> Iterator[Progress]:
     """Progress bars on a terminal's stderr; nothing elsewhere."""
     bars = Progress(
@@ -77,9 +103,15 @@ def _show(bars: Progress, peer: "Peer", transaction: "Transaction") -> None:
     now = transaction.progress
     server = peer.server
     note = f"{server} serves, term {peer.term}" if server else "no server: looking for one"
+    _update(bars, now, f"{_beyond(now)}{note}")
+
+
+def _beyond(now: "Done") -> str:
+    """What goes on where the bars have come to their ends."""
     if now.finishing:
-        note = f"finishing; {note}"
-    _update(bars, now, note)
+        return "finishing; "
+    whole = now.maps_total and now.maps_done == now.maps_total
+    return "fetching the result; " if whole and now.reduces_done == now.reduces_total else ""
 
 
 def _update(bars: Progress, now: "Done", note: str) -> None:

@@ -93,10 +93,12 @@ def chosen(on: Any) -> tuple[Engine, bool]:
 
             return Local(), False
         case "dask":
+            _check_address(on, address)
             from peers.engines.dask import Dask
 
             return Dask(address), False
         case "ray":
+            _check_address(on, address)
             from peers.engines.ray import Ray
 
             return Ray(address), False
@@ -104,6 +106,13 @@ def chosen(on: Any) -> tuple[Engine, bool]:
             known = "use 'grid', 'local', 'dask', 'dask://HOST:PORT', 'ray' or 'ray://HOST:PORT'"
             hint = did_you_mean(name, NAMES) or f"; {known}"
             raise Misuse(f"on={show(on)} is no engine{hint}")
+
+
+def _check_address(on: str, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if "://" in on and not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
+        default = "8786" if on.startswith("dask") else "10001, of its client server"
+        raise Misuse(f"on={show(on)} lacks a host or port; the usual port is {default}")
 
 
 def _wrapped(on: Any) -> tuple[Engine, bool]:

@@ -8,27 +8,22 @@ failing map ends the job before anything is shuffled.
 
 import hashlib
 import logging
-import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 
-from grid.errors import DeadlineExceeded
 from grid.mapreduce import UserFault, assemble
 from grid.pickling import show
 from peers import shipping, worker_failures
-from peers.engines.interface import Cluster, Outcome, Request, Started
+from peers.engines.interface import Cluster, Deadline, Outcome, Request, Started
 from peers.engines.shares import Shares, partitions_in, ranges
 from peers.engines.tasks import Failed, Recipe, Share, Told, decoded
 from peers.failures import as_error
 from peers.transaction import Progress
 
-POLL_SECONDS = 0.25
-"""So soon a deadline, Ctrl-C or a lost cluster is noticed."""
-
 log = logging.getLogger(__name__)
 
 
-def carry_out(request: Request, connect: Callable[[Recipe], Cluster]) -> Outcome:
+def carry_out(request: Request, connect: Callable[[Recipe, Deadline], Cluster]) -> Outcome:
     """Run a job on a cluster. Raises ``GridError``; whatever is raised, nothing goes on there.
 
     ``connect`` gets the job's code, once that is known to be able to travel.
@@ -36,9 +31,10 @@ def carry_out(request: Request, connect: Callable[[Recipe], Cluster]) -> Outcome
     code = shipping.freeze(request.job.functions, request.job.ship)
     encoded = code.encode()
     recipe = Recipe(hashlib.sha256(encoded).hexdigest()[:16], encoded)
-    cluster = connect(recipe)
+    deadline = Deadline(request.deadline_seconds)
+    cluster = connect(recipe, deadline)
     try:
-        return _Course(request, cluster, code.shipped).run()
+        return _Course(request, cluster, deadline, code.shipped).run()
     except Failed as failed:
         cluster.cancel()
         error = as_error(failed.failure)
@@ -55,13 +51,14 @@ def carry_out(request: Request, connect: Callable[[Recipe], Cluster]) -> Outcome
 class _Course:
     """One run of one job."""
 
-    def __init__(self, request: Request, cluster: Cluster, shipped: Sequence[str]) -> None:
+    def __init__(
+        self, request: Request, cluster: Cluster, deadline: Deadline, shipped: Sequence[str]
+    ) -> None:
         self._request = request
         self._cluster = cluster
+        self._deadline = deadline
         self._shipped = shipped
         self._partitions = request.job.partitions
-        seconds = request.deadline_seconds
-        self._deadline = None if seconds is None else time.monotonic() + seconds
         self._items = self._mapped = self._reduced = 0
 
     def run(self) -> Outcome:
@@ -132,24 +129,12 @@ class _Course:
         positions = {task: position for position, task in enumerate(tasks)}
         tolds = [Told()] * len(tasks)
         while positions:
-            for task in self._cluster.ended(list(positions), self._patience()):
+            for task in self._cluster.ended(list(positions), self._deadline.patience()):
                 position = positions.pop(task)
                 tolds[position] = self._cluster.told(task)
                 ended(numbers[position])
             self._show()
         return tolds
-
-    def _patience(self) -> float:
-        if self._deadline is None:
-            return POLL_SECONDS
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            seconds = self._request.deadline_seconds
-            raise DeadlineExceeded(
-                f"the job was not done within its deadline of {seconds:g} s. Give it longer, or "
-                f"the cluster more workers"
-            )
-        return min(left, POLL_SECONDS)
 
     def _show(self, *, finishing: bool = False) -> None:
         self._request.show(

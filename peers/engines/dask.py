@@ -59,7 +59,9 @@ class Dask:
 
     def run(self, request: Request) -> Outcome:
         with self._connected(request) as client:
-            return carry_out(request, lambda recipe: DaskCluster(client, request, recipe))
+            return carry_out(
+                request, lambda recipe, _deadline: DaskCluster(client, request, recipe)
+            )
 
     @contextmanager
     def _connected(self, request: Request) -> Iterator[Any]:
@@ -92,10 +94,11 @@ class DaskCluster:
         self._recipe = self._submit("code", tasks.Recipe, *recipe)
 
     def map(self, share: tasks.Share) -> Started:
-        what = f"the items {share.start} to {share.stop - 1}"
         name = f"map-{share.start}"
         whole = self._submit(name, tasks.map_share, share, self._recipe)
-        return Started(what, self._submit(f"{name}-told", operator.itemgetter(0), whole), whole)
+        return Started(
+            share.what, self._submit(f"{name}-told", operator.itemgetter(0), whole), whole
+        )
 
     def reduce(self, maps: Sequence[Started], first: int, stop: int) -> Started:
         pieces = [

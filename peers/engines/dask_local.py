@@ -15,7 +15,8 @@ from distributed import LocalCluster
 def main() -> None:
     """Serve until nobody wants it any more."""
     workers = int(sys.argv[1]) if sys.argv[1:] else len(os.sched_getaffinity(0))
-    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
+    # With any port for its pages, since Dask warns where its usual one is taken.
+    with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as cluster:
         sys.stdout.write(f"{cluster.scheduler_address}\n")
         sys.stdout.flush()
         sys.stdin.read()

@@ -6,9 +6,12 @@ a task is started, waited for, fetched and cancelled. Shuffle, spilling, retries
 workers, and which task goes where, are the cluster's own affair.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from grid.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from grid.job import Job
@@ -17,6 +20,9 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 10.0
 """So long a cluster is looked for, unless told otherwise."""
+
+POLL_SECONDS = 0.25
+"""So soon a deadline, Ctrl-C or a lost cluster is noticed."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,26 @@ class Outcome:
 
     results: dict[Any, Any]
     skipped: list[Any]
+
+
+class Deadline:
+    """When a job must be done, from now on; never, if ``seconds`` is None."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self._seconds = seconds
+        self._at = None if seconds is None else time.monotonic() + seconds
+
+    def patience(self) -> float:
+        """Return how long to wait before asking again. Raises ``DeadlineExceeded``."""
+        if self._at is None:
+            return POLL_SECONDS
+        left = self._at - time.monotonic()
+        if left <= 0:
+            raise DeadlineExceeded(
+                f"the job was not done within its deadline of {self._seconds:g} s. Give it "
+                f"longer, or the cluster more workers"
+            )
+        return min(left, POLL_SECONDS)
 
 
 class Engine(Protocol):

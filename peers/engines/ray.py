@@ -6,25 +6,29 @@ tasks where most of their inputs are. Objects of a lost node are made again from
 ``retries`` is Ray's own: it counts exceptions and lost workers together, of which the latter are
 retried three times at least.
 
-Not here: starting clusters of several hosts, or environments for them (``runtime_env``).
+Ray itself waits for a lost head without end, so everything asked of it is ``Watched``.
+
+Not here: connecting (``ray_connecting.py``), starting clusters of several hosts, or environments
+for them (``runtime_env``).
 """
 
 import logging
-import os
-import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from grid.errors import CannotJoin, GridError, Misuse, Refused, TransactionFailed, WorkerLost
+from grid.errors import CannotJoin, GridError, Misuse, TransactionFailed, WorkerLost
+from grid.messages import Failure
 from peers.engines import tasks, versions
 from peers.engines.course import carry_out
-from peers.engines.interface import CONNECT_SECONDS, Outcome, Request, Started
+from peers.engines.interface import CONNECT_SECONDS, Deadline, Outcome, Request, Started
+from peers.engines.watched import END_SECONDS, Watched, within
 
 try:
     import ray
     import ray.exceptions
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    from peers.engines.ray_connecting import connected, place
 except ImportError as error:
     raise Misuse(
         f"on='ray' needs Ray, which is not installed here ({error}): pip install 'peergrid[ray]'"
@@ -50,33 +54,46 @@ class Ray:
         self._address = address
 
     def run(self, request: Request) -> Outcome:
-        with _connected(self._address, request):
-            return carry_out(request, lambda recipe: RayCluster(request, recipe))
+        with connected(self._address, request):
+            clusters: list[RayCluster] = []
+
+            def connect(recipe: tasks.Recipe, deadline: Deadline) -> RayCluster:
+                clusters.append(RayCluster(request, recipe, deadline))
+                return clusters[0]
+
+            try:
+                return carry_out(request, connect)
+            finally:
+                for cluster in clusters:
+                    cluster.close()
 
 
 class RayCluster:
     """The cluster that Ray is connected to; see ``Cluster``."""
 
-    def __init__(self, request: Request, recipe: tasks.Recipe) -> None:
-        options = {
-            "num_cpus": 1,
-            "max_retries": max(DEATHS_MAX, request.retries),
-            "retry_exceptions": [tasks.Failed] if request.retries else False,
-        }
-        self._tasks = {
-            function: ray.remote(**options)(function)
-            for function in (map_to_slices, reduce_slices, finish_outputs)
-        }
+    def __init__(self, request: Request, recipe: tasks.Recipe, deadline: Deadline) -> None:
+        self._raises = request.retries > 0
+        # One remote function: Ray asks its head to keep each, and stands still if that is gone.
+        self._task = ray.remote(
+            num_cpus=1,
+            max_retries=max(DEATHS_MAX, request.retries),
+            retry_exceptions=[tasks.Failed] if self._raises else False,
+        )(run_task)
         self._refs: list[Any] = []
-        self._check_versions(request.connect_seconds or CONNECT_SECONDS)
-        self.slots = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self.slices = min(request.job.partitions, max(SLICES_LEAST, 4 * self.slots))
-        self._recipe = ray.put(recipe)
+        where, ask = place()
+        self._watched = Watched(where, ask, deadline)
+        try:
+            self._watched.call(_check_versions, request.connect_seconds or CONNECT_SECONDS)
+            self.slots = max(1, int(self._watched.call(ray.cluster_resources).get("CPU", 1)))
+            self.slices = min(request.job.partitions, max(SLICES_LEAST, 4 * self.slots))
+            self._recipe = self._watched.call(ray.put, recipe)
+        except BaseException:
+            self.close()
+            raise
 
     def map(self, share: tasks.Share) -> Started:
-        what = f"the items {share.start} to {share.stop - 1}"
         refs = self._start(map_to_slices, 1 + self.slices, share, self._recipe)
-        return Started(what, refs[0], refs[1:])
+        return Started(share.what, refs[0], refs[1:])
 
     def reduce(self, maps: Sequence[Started], first: int, stop: int) -> Started:
         pieces = [piece for one in maps for piece in one.output[first:stop]]
@@ -88,54 +105,49 @@ class RayCluster:
         return Started("finishfn", *self._start(finish_outputs, 2, self._recipe, *outputs))
 
     def ended(self, waiting: Sequence[Started], seconds: float) -> list[Started]:
-        by_ref = {one.told: one for one in waiting}
-        done, _ = ray.wait(list(by_ref), num_returns=1, timeout=seconds)
-        if done:  # all that have ended, not only the first
-            done, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=0)
-        return [by_ref[ref] for ref in done]
+        return self._watched.call(_ended, waiting, seconds)
 
     def told(self, task: Started) -> tasks.Told:
-        told: tasks.Told = _result(task, task.told)
+        answer = self._watched.call(_result, task, task.told)
+        if isinstance(answer, Failure):
+            raise tasks.Failed(answer)
+        told: tasks.Told = answer
         return told
 
     def output(self, task: Started) -> list[bytes]:
-        chunks: list[bytes] = _result(task, task.output)
+        chunks: list[bytes] = self._watched.call(_result, task, task.output)
         return chunks
 
     def cancel(self) -> None:
-        if not self._refs:
-            return
-        # Not by force: of a task that ends just then, that can end this process too.
-        _, running = ray.wait(self._refs, num_returns=len(self._refs), timeout=0)
-        for ref in running:
+        if self._refs and not self._watched.lost:
             try:
-                ray.cancel(ref)
-            except Exception as error:  # it has ended, or the cluster has
+                within(END_SECONDS, _cancel, self._refs)
+            except Exception as error:
                 log.debug("cannot cancel: %s", error)
 
-    def _start(self, function: Any, returns: int, *args: Any) -> list[Any]:
-        refs: list[Any] = self._tasks[function].options(num_returns=returns).remote(*args)
-        self._refs.append(refs[0])
-        return refs
+    def close(self) -> None:
+        """Watch no longer."""
+        self._watched.close()
 
-    def _check_versions(self, seconds: float) -> None:
-        expression = versions.probe(PACKAGES)
-        # Made here, so it travels by value: this package need not be there yet.
-        ask = ray.remote(num_cpus=0)(lambda: eval(expression))  # noqa: S307 - our own text
-        refs = {
-            f"the Ray node at {node['NodeManagerAddress']}": ask.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote()
-            for node in ray.nodes()
-            if node["Alive"]
-        }
-        try:
-            answers = dict(zip(refs, ray.get(list(refs.values()), timeout=seconds), strict=True))
-        except ray.exceptions.GetTimeoutError as error:
-            raise CannotJoin(
-                f"the Ray cluster has run nothing for {seconds:g} s: see `ray status` there"
-            ) from error
-        versions.check(versions.here(PACKAGES), answers)
+    def _start(self, function: Callable[..., Any], returns: int, *args: Any) -> list[Any]:
+        task = self._task.options(num_returns=returns, name=function.__name__)
+        refs = self._watched.call(task.remote, function, returns, self._raises, *args)
+        self._refs.append(refs[0])
+        return list(refs)
+
+
+# ------------------------------------------------------------------ the tasks
+
+
+def run_task(function: Callable[..., Any], returns: int, raises: bool, *args: Any) -> Any:
+    """Run one of these. If it ends badly, raise that only where Ray is to try again: it prints an
+    exception once for each object that the task would have made."""
+    try:
+        return function(*args)
+    except tasks.Failed as failed:
+        if raises:
+            raise
+        return [failed.failure, *[None] * (returns - 1)]
 
 
 def map_to_slices(share: tasks.Share, recipe: tasks.Recipe) -> list[Any]:
@@ -152,6 +164,17 @@ def reduce_slices(recipe: tasks.Recipe, *pieces: tasks.Piece | None) -> tuple[An
 def finish_outputs(recipe: tasks.Recipe, *outputs: list[bytes]) -> tuple[Any, list[bytes]]:
     """Run finishfn over the outputs of all reduces; return likewise."""
     return tasks.Told(), tasks.finish_all(recipe, outputs)
+
+
+# ------------------------------------------------------------------ asking Ray
+
+
+def _ended(waiting: Sequence[Started], seconds: float) -> list[Started]:
+    by_ref = {one.told: one for one in waiting}
+    done, _ = ray.wait(list(by_ref), num_returns=1, timeout=seconds)
+    if done:  # all that have ended, not only the first
+        done, _ = ray.wait(list(by_ref), num_returns=len(by_ref), timeout=0)
+    return [by_ref[ref] for ref in done]
 
 
 def _result(task: Started, ref: Any) -> Any:
@@ -175,51 +198,31 @@ def _failed(task: Started, error: Exception) -> GridError:
     )
 
 
-# ------------------------------------------------------------------ connecting
+def _cancel(refs: list[Any]) -> None:
+    # Not by force: of a task that ends just then, that can end this process too.
+    _, running = ray.wait(refs, num_returns=len(refs), timeout=0)
+    for ref in running:
+        try:
+            ray.cancel(ref)
+        except Exception as error:  # it has ended, or the cluster has
+            log.debug("cannot cancel: %s", error)
 
 
-@contextmanager
-def _connected(address: str, request: Request) -> Iterator[None]:
-    if not address and ray.is_initialized():
-        yield
-        return
-    seconds = request.connect_seconds or CONNECT_SECONDS
-    told = os.environ.get("RAY_ADDRESS", "")
-    if address:
-        _dial(address, seconds)
-        _init(address, address=f"ray://{address}")
-    elif told:
-        if ":" in told:
-            _dial(told.removeprefix("ray://"), seconds)
-        _init(told)
-    else:  # a cluster that was here once would be sought for minutes
-        _init("this host", address="local")
+def _check_versions(seconds: float) -> None:
+    expression = versions.probe(PACKAGES)
+    # Made here, so it travels by value: this package need not be there yet.
+    ask = ray.remote(num_cpus=0)(lambda: eval(expression))  # noqa: S307 - our own text
+    refs = {
+        f"the Ray node at {node['NodeManagerAddress']}": ask.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote()
+        for node in ray.nodes()
+        if node["Alive"]
+    }
     try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _dial(address: str, seconds: float) -> None:
-    """Look whether anybody listens there: Ray itself would try for minutes."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit():
-        raise Misuse(f"on='ray://{address}' lacks a port; the default of Ray's client is 10001")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
-    except OSError as error:
+        answers = dict(zip(refs, ray.get(list(refs.values()), timeout=seconds), strict=True))
+    except ray.exceptions.GetTimeoutError as error:
         raise CannotJoin(
-            f"no Ray cluster answers at {address}: {error}. Is that its address (of its client "
-            f"server, for ray://), and can this host reach it?"
+            f"the Ray cluster has run nothing for {seconds:g} s: see `ray status` there"
         ) from error
-
-
-def _init(where: str, **settings: Any) -> None:
-    try:
-        ray.init(logging_level=logging.WARNING, **settings)
-    except RuntimeError as error:
-        if "ersion mismatch" in str(error):
-            raise Refused(f"the Ray cluster at {where} has other versions: {error}") from error
-        raise CannotJoin(f"Ray does not start on {where}: {error}") from error
-    except Exception as error:
-        raise CannotJoin(f"no Ray cluster answers at {where}: {error}") from error
+    versions.check(versions.here(PACKAGES), answers)

@@ -24,6 +24,9 @@ SHARE_BYTES = 32 << 20
 RANGE_BYTES = 64 << 20
 """Input of one reduce, for the same reason."""
 
+KEYS_SHOWN = 10
+"""Keys in the name of a share."""
+
 RANGES_LEAST = 32
 """Reduces there are at most for the sake of busy slots alone: each costs a small task a share."""
 
@@ -68,8 +71,9 @@ class Shares:
 
     def _share(self, start: int, items: list[tuple[Any, Frozen]]) -> Share:
         pickled = pickle_value(items, "the keys", [key for key, _ in items], self._shipped)
-        partitions = self._job.partitions
-        return Share(start, start + len(items), pickled, partitions, self._slices, self._skip)
+        partitions, stop = self._job.partitions, start + len(items)
+        what = _named(self.keys[start:stop])
+        return Share(what, start, stop, pickled, partitions, self._slices, self._skip)
 
     def _item(self, key: Any, *, by_value: bool) -> tuple[tuple[Any, Frozen], int]:
         """Return what is sent of an item, and how much work it means in bytes."""
@@ -84,6 +88,17 @@ class Shares:
             return (key, [value]), len(value) if isinstance(value, str | bytes) else 8
         pickled = pickle_value(value, "the value of key", key, self._shipped)
         return (key, (pickled,)), len(pickled)
+
+
+def _named(keys: Sequence[Any]) -> str:
+    """Return what to call these items in an error: by their keys, of many the first and the last.
+    A cluster knows tasks alone, so which of the items of one it was cannot be said."""
+    if len(keys) == 1:
+        return f"the item with key {show(keys[0])}"
+    shown = list(map(show, keys[:KEYS_SHOWN]))
+    if len(keys) > KEYS_SHOWN:
+        shown[-1] = f"... {show(keys[-1])}"
+    return f"one of {len(keys)} items, with the keys {', '.join(shown)}"
 
 
 def _length(reference: Reference) -> int:

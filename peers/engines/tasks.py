@@ -65,8 +65,9 @@ class Recipe(NamedTuple):
 @dataclass(frozen=True)
 class Share:
     """A range of items to map, from index ``start``: pickled keys and frozen values. Keys are
-    divided into ``partitions``, and these into ``slices``."""
+    divided into ``partitions``, and these into ``slices``. ``what`` is it for people."""
 
+    what: str
     start: int
     stop: int
     items: bytes

@@ -15,8 +15,8 @@ OWN = "peergrid"
 PROBE = (
     "('.'.join(map(str, __import__('sys').version_info[:2])),"
     " __import__('importlib.util', fromlist=['util']).find_spec('peers') is not None,"
-    " {name: found.version for name in %r for found in"
-    " __import__('importlib.metadata', fromlist=['metadata']).distributions(name=name)})"
+    " {name: found.version for name in %r for found in reversed(list("  # the first is imported
+    "__import__('importlib.metadata', fromlist=['metadata']).distributions(name=name)))})"
 )
 
 Answer = tuple[str, bool, dict[str, str]]

@@ -1,11 +1,16 @@
 """The engines of the conformance suite, each started once for all its tests.
 
 ``on`` is what ``peers.run`` is given: the oracle, a grid of one peer with two workers, a Dask
-cluster of two worker processes, a Ray of two. Ray is a large thing to install for those who work
-on something else, so its part runs where it is there: with ``scripts/test --engines``.
+cluster of two worker processes, a Ray of two: once one that this process has joined, once one that
+it is a client of (``ray://``). Ray is a large thing to install for those who work on something
+else, so its part runs where it is there: with ``scripts/test --engines``.
 """
 
 import os
+import secrets
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -16,13 +21,31 @@ from typing import Any
 
 import pytest
 
-from tests.live.harness import TOP, WAIT_SECONDS, Site
+from tests.live.harness import TOP, WAIT_SECONDS, Site, port_of, until
 
 NO_RAY = "Ray is not installed; scripts/test --engines installs it, and runs these tests"
 
 needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason=NO_RAY)
 
-ENGINES = ["local", "grid", "dask", pytest.param("ray", marks=needs_ray)]
+ENGINES = [
+    *("local", "grid", "dask"),
+    *(pytest.param(name, marks=needs_ray) for name in ("ray", "ray client")),
+]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _ray_of_its_own() -> Iterator[None]:
+    """A token of these tests' own, for Ray would make one in the user's home; set before Ray is
+    imported, which is when it looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        if find_spec("ray") is not None:
+            patch.setenv("RAY_AUTH_MODE", "token")
+            patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            patch.delenv("RAY_ADDRESS", raising=False)
+        yield
+
+
+RAYS = ("ray", "ray client")
 
 
 @pytest.fixture(scope="package")
@@ -34,10 +57,16 @@ def engines() -> Iterator["Engines"]:
     running.close()
 
 
-@pytest.fixture(params=ENGINES)
-def on(request: pytest.FixtureRequest, engines: "Engines") -> Any:
+@pytest.fixture(scope="package", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Any:
+    """Its name. Of the whole package, so that all tests of one come after another."""
+    return request.param
+
+
+@pytest.fixture
+def on(engine: str, engines: "Engines") -> Any:
     """An engine, as ``peers.run`` takes it."""
-    return engines.get(request.param)
+    return engines.get(engine)
 
 
 @pytest.fixture
@@ -55,9 +84,21 @@ class Engines:
         self._ends: list[Any] = []
 
     def get(self, name: str) -> Any:
-        if name not in self._started:
+        if name in RAYS:
+            self._connect_ray(name)
+        elif name not in self._started:
             self._started[name] = getattr(self, f"_start_{name}")()
         return self._started[name]
+
+    @property
+    def head(self) -> "RayHead":
+        """The Ray whose clients there are, running on its own."""
+        if "head" not in self._started:
+            self._started["head"] = head = RayHead()
+            self._ends.append(head.end)
+        found = self._started["head"]
+        assert isinstance(found, RayHead)
+        return found
 
     def close(self) -> None:
         for end in reversed(self._ends):
@@ -76,12 +117,22 @@ class Engines:
         self._ends.append(cluster.end)
         return cluster.on
 
-    def _start_ray(self) -> str:
+    def _connect_ray(self, name: str) -> None:
+        """Be connected in this one of two ways: a process can be in one only."""
         import ray
 
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-        self._ends.append(ray.shutdown)
-        return "ray"
+        other = next(one for one in RAYS if one != name)
+        if self._started.pop(other, None):
+            ray.shutdown()
+        if name in self._started:
+            return
+        if name == "ray":
+            ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        else:
+            ray.init(f"ray://{self.head.address}", logging_level="ERROR")
+        if ray.shutdown not in self._ends:
+            self._ends.append(ray.shutdown)
+        self._started[name] = "ray"
 
 
 class DaskCluster:
@@ -117,3 +168,70 @@ class DaskCluster:
                 process.wait(WAIT_SECONDS)
             finally:
                 process.kill()
+
+
+class RayHead:
+    """A Ray of its own processes, with a client server at ``address``. They are known by a mark in
+    their environment: Ray ends none of them when one has been killed."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.mkdtemp(prefix="pg-ray-")  # short, for sockets are in it
+        self._mark = f"PEERGRID_TEST_RAY={secrets.token_hex(8)}"
+        self.address = f"127.0.0.1:{unused_port()}"
+        name, _, value = self._mark.partition("=")
+        arguments = [
+            *("--head", "--num-cpus=2", "--object-store-memory=100000000", "--port=0"),
+            *("--include-dashboard=false", "--disable-usage-stats", "--node-ip-address=127.0.0.1"),
+            f"--ray-client-server-port={self.address.rpartition(':')[2]}",
+            f"--temp-dir={self._folder}",
+        ]
+        started = subprocess.run(
+            [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments],
+            env=os.environ | {"PYTHONPATH": str(TOP), name: value},
+            capture_output=True,
+            text=True,
+            timeout=2 * WAIT_SECONDS,
+        )
+        assert started.returncode == 0, started.stdout + started.stderr
+
+    def kill_gcs(self) -> None:
+        """The process that knows what the cluster is."""
+        (pid,) = (pid for pid in marked(self._mark) if Path(f"/proc/{pid}/comm").read_text() == GCS)
+        os.kill(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """Leave nothing of it."""
+
+        def gone() -> bool:
+            left = marked(self._mark)  # while one is ended another may start a third
+            for pid in left:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            return not left
+
+        until("Ray has ended", gone)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+GCS = "gcs_server\n"
+
+
+def marked(mark: str) -> list[int]:
+    """Return the processes that have this in their environment."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            pass  # it has just ended, or is somebody else's
+    return found
+
+
+def unused_port() -> int:
+    """One that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return port_of(sock)

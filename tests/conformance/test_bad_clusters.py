@@ -14,9 +14,9 @@ import pytest
 
 from peers import CannotJoin, Job, Misuse, ModuleMissing, Refused, run
 from peers.engines import versions
-from tests.conformance.conftest import DaskCluster, needs_ray
+from tests.conformance.conftest import DaskCluster, Engines, marked, needs_ray, unused_port
 from tests.conformance.jobs import TEXTS, total, words
-from tests.live.harness import TOP, port_of, until
+from tests.live.harness import TOP, until
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("engines")]
 
@@ -34,19 +34,17 @@ def _bounded() -> Iterator[None]:
     assert time.monotonic() - began < BOUND_SECONDS
 
 
-def unused_port() -> int:
-    """One that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return port_of(sock)
-
-
 @pytest.mark.parametrize(
     ("on", "text"),
     [
         ("dusk", r"on='dusk' is no engine; did you mean 'dask'"),
         ("local://x", "is no engine"),
         ("", "is no engine"),
+        ("dask://", "on='dask://' lacks a host or port; the usual port is 8786"),
+        ("dask://somewhere", "lacks a host or port"),
+        ("dask://[::1]:65536", "lacks a host or port"),
+        ("ray://somewhere:", "lacks a host or port; the usual port is 10001"),
+        ("ray://:10001", "lacks a host or port"),
         (None, "on=None is no engine"),
         (7, "use a name such as 'grid'"),
     ],
@@ -70,7 +68,8 @@ def test_an_engine_that_is_not_installed(
     engine: str, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.delitem(sys.modules, f"peers.engines.{engine}", raising=False)
+    for module in (engine, f"{engine}_connecting"):
+        monkeypatch.delitem(sys.modules, f"peers.engines.{module}", raising=False)
     with pytest.raises(Misuse, match=rf"is not installed here .*'peergrid\[{engine}\]'"):
         run(JOB, on=engine)
 
@@ -112,6 +111,17 @@ def test_other_versions(theirs: versions.Answer, text: str) -> None:
     with pytest.raises(Refused, match=f"^the worker .*{text}"):
         versions.check(mine, {"the worker": answer})
     versions.check(mine, {"the worker": mine})
+
+
+def test_the_version_is_that_of_what_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not of another that comes later on the path."""
+    (tmp_path / "cloudpickle-1.0.dist-info").mkdir()
+    metadata = "Metadata-Version: 2.1\nName: cloudpickle\nVersion: 1.0\n"
+    (tmp_path / "cloudpickle-1.0.dist-info" / "METADATA").write_text(metadata)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert versions.here(("cloudpickle",))[2]["cloudpickle"] == "1.0"
 
 
 def test_a_cluster_of_another_python(dask_on: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,18 +203,7 @@ def test_a_script_without_a_guard(on: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("same\n")
-    until("all processes of it are gone", lambda: not _with(mark))
-
-
-def _with(mark: str) -> list[str]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and mark.encode() in (entry / "environ").read_bytes():
-                found.append(entry.name)
-        except OSError:
-            pass  # it has just ended, or is somebody else's
-    return found
+    until("all processes of it are gone", lambda: not marked(mark))
 
 
 def test_what_is_there_already(dask_on: str) -> None:
@@ -223,8 +222,23 @@ def test_what_is_there_already(dask_on: str) -> None:
 def test_no_ray_at_the_address() -> None:
     with pytest.raises(CannotJoin, match=r"no Ray cluster answers at 127.0.0.1:\d+: "):
         run(JOB, on=f"ray://127.0.0.1:{unused_port()}", connect_seconds=PATIENCE_SECONDS)
-    with pytest.raises(Misuse, match="lacks a port"):
-        run(JOB, on="ray://somewhere")
+
+
+@needs_ray
+def test_somebody_at_ray_s_address_who_is_silent() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(CannotJoin, match="but not greeted within 1 s"):
+            run(JOB, on=f"ray://{address}", connect_seconds=PATIENCE_SECONDS)
+
+
+@needs_ray
+def test_a_ray_that_wants_a_token(engines: Engines, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray says that there was no connection, after half a minute."""
+    address = engines.head.address
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(CannotJoin, match=f"{address} wants a token .*: set RAY_AUTH_MODE=token"):
+        run(JOB, on=f"ray://{address}")
 
 
 @needs_ray

@@ -11,6 +11,7 @@ import pytest
 
 from peers.cli.main import _parser
 from peers.configuration import _VARIABLES
+from scripts import apidocs
 from tests.live.harness import port_of, reserve_ports
 
 TOP = Path(__file__).parents[2]
@@ -49,6 +50,11 @@ def test_documents_are_plain(name: str) -> None:
     assert "TODO" not in text
     long = [line for line in text.splitlines() if len(line) > LINE_MAX and line[0] != "|"]
     assert [line for line in long if "::" not in line] == []
+
+
+def test_the_reference_is_what_the_docstrings_say() -> None:
+    """After a change of a public docstring or signature: ``scripts/apidocs``."""
+    assert text_of("docs/api.md") == apidocs.page()
 
 
 def test_every_promise_names_tests_that_exist() -> None:
@@ -92,8 +98,9 @@ def test_commands_in_the_documents_exist() -> None:
     assert named == commands
 
 
-def test_variables_in_the_readme_exist() -> None:
-    named = set(re.findall(r"GRID_([A-Z_]+)", text_of("README.md")))
+@pytest.mark.parametrize("name", ["README.md", *PAGES])
+def test_variables_in_the_documents_exist(name: str) -> None:
+    named = set(re.findall(r"GRID_([A-Z_]+)", text_of(name)))
     assert named <= {name.upper() for name in _VARIABLES} | {"PASSWORD"}
 
 

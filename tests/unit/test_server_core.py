@@ -451,6 +451,28 @@ def test_a_call_that_cannot_be_prepared_is_given_again_after_a_pause(table: Tabl
     assert any(isinstance(m, Assign) for m in table.wait(1.0)["a"])
 
 
+def test_full_disks_everywhere_end_a_transaction_in_time(table: Table) -> None:
+    """For a while there may be room again; and where one peer has some, nothing ends."""
+    table.join(join("b", slots=0))  # who never works has no say
+    table.join(join("a"))
+    table.hear("a", Submit("t", meta(items=1)))
+
+    def full_for(seconds: float) -> list[Failed]:
+        failed: list[Failed] = []
+        end = table.now + seconds
+        while table.now < end and not failed:
+            for _, order in table.orders():
+                said = table.hear("a", TaskReturned(order.attempt, "space", "no room in /spool"))
+                failed += [m for m in said.get("a", []) if isinstance(m, Failed)]
+            orders = [m for m in table.wait(1.0).get("a", []) if isinstance(m, Assign)]
+            table.said = {"a": list(orders)}
+        return failed
+
+    assert full_for(50) == []
+    (failed,) = full_for(30)
+    assert (failed.failure.kind, failed.failure.message) == ("space", "no room in /spool")
+
+
 def test_a_cancel_for_all_is_kept_for_a_record_not_met_yet(table: Table) -> None:
     table.join(join("a"))
     table.join(join("b"))

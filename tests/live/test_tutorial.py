@@ -1,0 +1,81 @@
+"""``docs/tutorial.md``, done by a reader who types what it says, in its order, into one shell.
+
+Files are saved under the name in their first line. After the commands of a block all lines that it
+shows must have been printed, in any order, since some come from the background; ``...`` is
+anything, and spaces are as many as there are.
+"""
+
+import os
+import re
+import stat
+import sys
+
+import pytest
+
+from tests.live.harness import TOP, Process, Site, until
+
+pytestmark = pytest.mark.live
+
+BLOCK = re.compile(r"^```(python|sh)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PROGRAMS = {"grid": "-m peers", "python": "-W error"}
+
+
+class Shell:
+    """A shell in a folder of its own, in which ``grid`` and ``python`` are ours."""
+
+    def __init__(self, site: Site) -> None:
+        bin_folder, self.folder = site.folder / "bin", site.folder / "rhymes"
+        for folder in (bin_folder, self.folder):
+            folder.mkdir()
+        for name, options in PROGRAMS.items():
+            program = bin_folder / name
+            program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {options} "$@"\n')
+            program.chmod(stat.S_IRWXU)
+        path = f"{bin_folder}:{os.environ['PATH']}"
+        self._process = Process(
+            site, "shell", ["bash"], cwd=self.folder, env=os.environ | {"PATH": path}
+        )
+        site.processes.append(self._process)
+        self._process.tell("exec 2>&1")
+        self._blocks = 0
+
+    def do(self, commands: list[str], shown: list[str]) -> None:
+        """Type these commands; wait until they have ended and all that is shown was printed."""
+        begin = len(self._process.out)
+        self._blocks += 1
+        for command in commands:
+            self._process.tell(command)
+        self._process.tell(f"echo '--- {self._blocks}'")
+        self._process.said(f"--- {self._blocks}")
+        for line in shown:
+            words = [".*".join(map(re.escape, word.split("..."))) for word in line.split()]
+            pattern = re.compile(r"\s*" + r"\s+".join(words) + r"\s*", re.MULTILINE)
+
+            def printed(pattern: re.Pattern[str] = pattern) -> bool:
+                new = self._process.out[begin:]
+                return any(pattern.fullmatch(text) for text in new.splitlines())
+
+            try:
+                until(f"{line!r} is printed after {commands}", printed)
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self._process.out[begin:]}") from None
+
+    def end(self) -> None:
+        self._process.leave()
+        self._process.ended()
+
+
+@pytest.mark.timeout(300)  # on a busy machine its thirty commands take a minute
+def test_the_tutorial_can_be_followed(site: Site) -> None:
+    shell = Shell(site)
+    for kind, text in BLOCK.findall((TOP / "docs" / "tutorial.md").read_text()):
+        if kind == "python":
+            name = text.splitlines()[0].removeprefix("# ")
+            (shell.folder / name).write_text(text)
+        else:
+            lines = text.splitlines()
+            shell.do(
+                [line.removeprefix("$ ") for line in lines if line.startswith("$ ")],
+                [line for line in lines if not line.startswith("$ ")],
+            )
+    shell.end()
