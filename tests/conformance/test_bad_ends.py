@@ -22,6 +22,7 @@ from peers import (
     WorkerLost,
     run,
 )
+from peers.engines.shares import Shares
 from tests.conformance.jobs import TEXTS, leave_a_mark, total, words
 
 pytestmark = [pytest.mark.live, pytest.mark.xdist_group("engines")]
@@ -198,9 +199,18 @@ def test_a_worker_that_dies(on: Any) -> None:
     def die(_key: Any, _value: Any) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
 
-    with pytest.raises(WorkerLost, match=r"died|SIGKILL"):
-        run(Job([0], die), on=on)
+    with pytest.raises(WorkerLost, match=r"died|SIGKILL") as caught:
+        run(Job({"the one": 0}, die), on=on)
+    assert "key 'the one'" in str(caught.value)
     assert run(Job(TEXTS, words, reducefn=total), on=on) == Job(TEXTS, words, reducefn=total).run()
+
+
+def test_how_the_items_of_a_task_are_called() -> None:
+    """Of a dead worker a cluster knows the task, not the item."""
+    many = [share.what for share in Shares(Job(range(48), words), (), 1, 4, skip=False)]
+    assert many[0] == "one of 12 items, with the keys 0, 1, 2, 3, 4, 5, 6, 7, 8, ... 11"
+    few = [share.what for share in Shares(Job({"a": 1, "b": 2}, words), (), 1, 4, skip=False)]
+    assert few == ["the item with key 'a'", "the item with key 'b'"]
 
 
 def test_a_deadline(on: Any) -> None:
