@@ -141,7 +141,12 @@ def test_python_in_the_documents_runs(name: str, number: int, block: str, tmp_pa
     for sock in held:
         sock.close()
     assert (ran.returncode, ran.stderr) == (0, "")
-    shown = ["3 to\n2 be\n", "Progress(", "[81]\n", "[1, 2, 4, 8, 16, 32, 64, 128, 256, 512]\n"]
+    shown = [
+        "3 to\n2 be\n",
+        "100 of 100 items mapped",
+        "[81]\n",
+        "[1, 2, 4, 8, 16, 32, 64, 128, 256, 512]\n",
+    ]
     assert name != "README.md" or ran.stdout.startswith(shown[number])
 
 
