@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -136,10 +137,12 @@ def test_a_silent_head_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watched, "LOST_SECONDS", 0.6)
     monkeypatch.setattr(watched, "ASK_SECONDS", 0.05)
     calls = Watched("the cluster", silence, Deadline(None))
+    hanging = threading.Event()
     with pytest.raises(TransactionFailed, match=r"was lost: .* \(ConnectionError: nobody\)"):
-        calls.call(time.sleep, 60)
+        calls.call(hanging.wait, 60)
     assert calls.lost
     calls.close()
+    hanging.set()
 
 
 def test_a_head_that_answers_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
