@@ -24,6 +24,12 @@ def total(_word: str, counts: list[int]) -> int:
     return sum(counts)
 
 
+def gather(_key: Any, values: list[Any]) -> Any:
+    """Numbers added up; anything else as it came."""
+    numbers = all(isinstance(value, int | float) for value in values)
+    return sum(values) if numbers else values
+
+
 def statistics() -> dict[str, Any]:
     """What a peer's host is like now; sizes in bytes."""
     return {

@@ -1,4 +1,4 @@
-"""Finding the ``Job`` that ``module:job`` names, in the folder where the command is run.
+"""Finding the ``Job``, or function, that ``module:name`` names, in the folder of the command.
 
 The module is imported as a script's neighbour is, so workers on this host find it too. What goes
 wrong inside it is the user's and is shown with the user's part of the traceback.
@@ -7,8 +7,9 @@ wrong inside it is the user's and is shown with the user's part of the traceback
 import importlib
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from grid.errors import BadJob
@@ -21,6 +22,25 @@ def load_job(spec: str) -> Job:
 
     Raises ``BadJob``, saying what is wrong with the spec, the module or the name.
     """
+    found = _find(spec, Job)
+    if callable(found) and not isinstance(found, type):
+        found = _called(found, spec)
+    if not isinstance(found, Job):
+        raise BadJob(f"{spec} is {type(found).__name__}, not a Job (or a function that makes one)")
+    return found
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """Return the function named ``module:name``. Raises ``BadJob`` as ``load_job`` does."""
+    found = _find(spec, FunctionType)
+    if not callable(found):
+        raise BadJob(f"{spec} is {type(found).__name__}, not a function")
+    function: Callable[..., Any] = found
+    return function
+
+
+def _find(spec: str, kind: type) -> Any:
+    """Return what ``module:name`` names. Others of this ``kind`` are told of if there is none."""
     module_name, colon, name = spec.partition(":")
     if not colon or not module_name or not name:
         raise BadJob(_how_to_write(spec))
@@ -29,12 +49,10 @@ def load_job(spec: str) -> Job:
             f"{module_name!r} is a file; name the module, as in {Path(module_name).stem}:{name}, "
             f"from the folder it is in"
         )
-    found = _attribute(_module(module_name), module_name, name)
-    if callable(found) and not isinstance(found, type):
-        found = _called(found, spec)
-    if not isinstance(found, Job):
-        raise BadJob(f"{spec} is {type(found).__name__}, not a Job (or a function that makes one)")
-    return found
+    module = _module(module_name)
+    if not hasattr(module, name) and kind is FunctionType:
+        module = _again(module)  # it may have been written while a prompt was open
+    return _attribute(module, module_name, name, kind)
 
 
 def _how_to_write(spec: str) -> str:
@@ -55,13 +73,21 @@ def _module(name: str) -> ModuleType:
         raise BadJob(_users_fault(f"cannot import {name}", error)) from error
 
 
-def _attribute(module: ModuleType, module_name: str, name: str) -> Any:
+def _again(module: ModuleType) -> ModuleType:
+    try:
+        return importlib.reload(module)
+    except Exception as error:
+        raise BadJob(_users_fault(f"cannot import {module.__name__} again", error)) from error
+
+
+def _attribute(module: ModuleType, module_name: str, name: str, kind: type) -> Any:
     try:
         return getattr(module, name)
     except AttributeError:
-        jobs = [known for known, value in vars(module).items() if isinstance(value, Job)]
-        has = f"; its jobs are: {', '.join(jobs)}" if jobs else "; it has no Job"
-        hint = did_you_mean(name, jobs) or has
+        what = "Job" if kind is Job else "function"
+        known = [known for known, value in vars(module).items() if isinstance(value, kind)]
+        has = f"; its {what.lower()}s are: {', '.join(known)}" if known else f"; it has no {what}"
+        hint = did_you_mean(name, known) or has
         raise BadJob(f"the module {module_name} has no {name!r}{hint}") from None
 
 

@@ -122,7 +122,7 @@ def write_lines(file: IO[str], pairs: Pairs, limit: int | None = None) -> int:
     rest = iter(pairs)
     count = 0
     for key, value in islice(rest, limit):
-        file.write(f"{_shown(key)}\t{_shown(value)}\n")
+        file.write(f"{shown(key)}\t{shown(value)}\n")
         count += 1
     return count + sum(1 for _ in rest)
 
@@ -132,26 +132,26 @@ def write_json(file: IO[str], pairs: Pairs) -> int:
     count = 0
     for count, (key, value) in enumerate(pairs, 1):
         file.write(",\n" if count > 1 else "[\n")
-        json.dump([_plain(key), _plain(value)], file)
+        json.dump([plain(key), plain(value)], file)
     file.write("\n]\n" if count else "[]\n")
     return count
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """Text as it is where it stays on its line and in its column, all else as Python shows it."""
     return value if isinstance(value, str) and value.isprintable() else repr(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Return what JSON can write of a value."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, dict):
         if all(isinstance(key, str) for key in value):
-            return {key: _plain(inner) for key, inner in value.items()}
-        return [[_plain(key), _plain(inner)] for key, inner in value.items()]
+            return {key: plain(inner) for key, inner in value.items()}
+        return [[plain(key), plain(inner)] for key, inner in value.items()]
     if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return repr(value)
 
 

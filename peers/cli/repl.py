@@ -1,8 +1,9 @@
-"""``grid repl``: ask the grid to count words, line by line.
+"""``grid repl``: ask the grid about files, line by line.
 
-A line is a glob, and its answer the most common words of the files that match. Every line is a
-transaction of its own, so any number of REPLs can share a grid, and a server that dies while one
-waits costs it nothing but a moment.
+A line is a glob, and its answer the most common words of the files that match; or a function of the
+user's and a glob, and its answer what the function made of them. Every line is a transaction of its
+own, so any number of REPLs can share a grid, and a server that dies while one waits costs it
+nothing but a moment.
 
 Promises: Ctrl-C while a job runs withdraws that job and gives the prompt back; at the prompt, and
 at the end of the input, the REPL leaves. What goes wrong with one line is said, and the next is
@@ -11,28 +12,27 @@ printed reads as a session, and the exit status tells whether every line was ans
 """
 
 import argparse
+import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-from rich.filesize import decimal
-from rich.markup import escape
-
 from grid.errors import GridError, Misuse
-from grid.messages import MemberStatus
-from peers.cli.counting import count_words, read_and_count, statistics, total
+from grid.suggest import did_you_mean
+from peers.cli.answers import Answer, Counted, Mapped, Statistics, Text, Transactions
+from peers.cli.completion import line_editing
+from peers.cli.counting import count_words, gather, read_and_count, statistics, total
+from peers.cli.loading import load_function
 from peers.cli.options import add_command, add_grid_options, visit
 from peers.cli.printing import add_json_option, print_json_line
-from peers.cli.tables import make_console, make_table
 from peers.cli.waiting import wait_shown
 
 if TYPE_CHECKING:
     from grid.job import Job
-    from peers.peer import Peer, PeerStatus
+    from peers.peer import Peer
+    from peers.transaction import Transaction
 
 PROMPT = "GLOB> "
 
@@ -43,16 +43,33 @@ STATISTICS_SECONDS = 5.0
 """Statistics need a free slot of every peer; who waits at a prompt is rather told that some are
 busy."""
 
-_DESCRIPTION = """\
-Count words, line by line, at the prompt GLOB>. A line is one of
+COMMANDS = (":help", ":jobs", ":peers", ":quit")
 
+_FUNCTION = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+"""``module:function``, as against a path or a glob."""
+
+_LINES = """\
   books/*.txt      the most common words of these files of this host; workers read them
                    where they have the same files, and are sent them where they have not
   @books/*.txt     the same, of files that all workers have: only names are sent
-                   (the empty line) statistics from every peer
+  wordcount:words books/*.txt
+                   what the function words(path, text) of wordcount.py in this folder yields
+                   for them: for each key the sum, or the list if there is more than numbers
+  wordcount:words wordcount:total books/*.txt
+                   the same, reduced by the function total(key, values)
+  :peers           statistics from every peer; the empty line does the same
+  :jobs            the transactions of the grid
+  :help, :quit     these lines; leave"""
+
+_DESCRIPTION = f"""\
+Ask the grid about files, line by line, at the prompt GLOB>. A line is one of
+
+{_LINES}
 
 Several REPLs can share a grid, and any peer may be killed meanwhile, also the one that
-serves. Ctrl-C withdraws the job that runs; Ctrl-D leaves. Lines may come from a pipe:
+serves. On a terminal, the up key brings back lines, also those of earlier sessions, and
+the tab key completes files, modules, functions and commands. Ctrl-C withdraws the job
+that runs; Ctrl-D leaves. Lines may come from a pipe:
 
   echo 'books/*.txt' | grid repl
 
@@ -66,9 +83,13 @@ The exit status is 1 if no grid answers, or if a line from a pipe had no answer.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "repl", run, "count words, line by line", _DESCRIPTION)
+    parser = add_command(commands, "repl", run, "ask about files, line by line", _DESCRIPTION)
     parser.add_argument(
-        "--top", type=int, default=TOP, metavar="N", help=f"show the N most common words ({TOP})"
+        "--top",
+        type=int,
+        default=TOP,
+        metavar="N",
+        help=f"show the N most common words, or first results ({TOP})",
     )
     add_json_option(parser, "each answer as a line of JSON")
     add_grid_options(parser)
@@ -88,14 +109,23 @@ def converse(peer: "Peer", top: int = TOP, *, as_json: bool = False) -> bool:
 
     Return whether every line was answered.
     """
-    with suppress(ImportError):
-        import readline  # noqa: F401 - input() then has editing and history
+    editing = sys.stdin.isatty() and not as_json
+    with line_editing(COMMANDS) if editing else nullcontext():
+        all_answered = _converse(peer, top, as_json=as_json)
+    if not as_json:
+        print(flush=True)
+    return all_answered
+
+
+def _converse(peer: "Peer", top: int, *, as_json: bool) -> bool:
     all_answered = True
     while True:
         try:
             line = _ask(quiet=as_json).strip()
         except EOFError:
-            break
+            return all_answered
+        if line == ":quit":
+            return all_answered
         try:
             answer = _answer(peer, line)
             if as_json:
@@ -112,9 +142,6 @@ def converse(peer: "Peer", top: int = TOP, *, as_json: bool = False) -> bool:
             if type(interrupt) is not KeyboardInterrupt:
                 raise  # SIGTERM: it is this process that shall end, not the job
             print("cancelled", file=sys.stderr, flush=True)
-    if not as_json:
-        print(flush=True)
-    return all_answered
 
 
 def _ask(*, quiet: bool) -> str:
@@ -131,14 +158,35 @@ def _ask(*, quiet: bool) -> str:
     return line
 
 
-def _answer(peer: "Peer", line: str) -> "Counted | Statistics":
-    return _count(peer, line) if line else _ask_everyone(peer)
+def _answer(peer: "Peer", line: str) -> Answer:
+    if line.startswith(":"):
+        return _command(peer, line)
+    if not line:
+        return _ask_everyone(peer, line)
+    words = line.split(maxsplit=1)
+    if _FUNCTION.fullmatch(words[0]) and not Path(line).exists():
+        return _map(peer, line)
+    transaction, seconds = _run(peer, _word_count(line))
+    return Counted(line, transaction.result(), transaction.progress.maps_total, seconds)
 
 
-# ------------------------------------------------------------------------------ words
+def _command(peer: "Peer", line: str) -> Answer:
+    match line:
+        case ":help":
+            return Text(line, _LINES)
+        case ":peers":
+            return _ask_everyone(peer, line)
+        case ":jobs":
+            return Transactions(line, peer.status().transactions)
+        case _:
+            hint = did_you_mean(line, COMMANDS) or f"; there are {', '.join(COMMANDS)}"
+            raise Misuse(f"{line!r} is no command{hint}")
 
 
-def _job(line: str) -> "Job":
+# ------------------------------------------------------------------------------ jobs
+
+
+def _word_count(line: str) -> "Job":
     """Make the job of a line. Raises ``Misuse`` for a name that is no file."""
     from peers import Files, Job
 
@@ -149,114 +197,46 @@ def _job(line: str) -> "Job":
     return Job(files, count_words, combinefn=total, reducefn=total)
 
 
-@dataclass
-class Counted:
-    """The words of the files that a line names."""
-
-    line: str
-    counts: dict[str, int]
-    files: int
-    seconds: float
-
-    def common(self, top: int) -> list[tuple[str, int]]:
-        return sorted(self.counts.items(), key=lambda pair: (-pair[1], pair[0]))[:top]
-
-    def show(self, top: int) -> None:
-        for word, count in self.common(top):
-            print(f"{count:9} {word}")
-        print(
-            f"{sum(self.counts.values())} words, {len(self.counts)} different, in {self.files} "
-            f"{'file' if self.files == 1 else 'files'}, {self.seconds:.2f} s",
-            flush=True,
-        )
-
-    def as_json(self, top: int) -> dict[str, Any]:
-        return {
-            "line": self.line,
-            "common": self.common(top),
-            "words": sum(self.counts.values()),
-            "different": len(self.counts),
-            "files": self.files,
-            "seconds": round(self.seconds, 3),
-        }
+def _map(peer: "Peer", line: str) -> Mapped:
+    """Run a function, and a second to reduce if there is one, over the files of a line."""
+    transaction, seconds = _run(peer, _function_job(line))
+    return Mapped(line, transaction.result(), transaction.progress.maps_total, seconds)
 
 
-def _count(peer: "Peer", line: str) -> Counted:
+def _function_job(line: str) -> "Job":
+    """Make the job of a line that begins with a function. Raises ``Misuse``, ``BadJob``."""
+    from peers import Files, Job
+
+    spec, _, rest = line.partition(" ")
+    rest = rest.strip()
+    mapfn, reducefn = load_function(spec), gather
+    second, _, after = rest.partition(" ")
+    if _FUNCTION.fullmatch(second) and not Path(rest).exists():
+        reducefn, rest = load_function(second), after.strip()
+    if not rest:
+        raise Misuse(f"{line!r} names no files; write them after it, as in {spec} *.txt")
+    if rest.startswith("@"):
+        return Job(Files(rest[1:].strip(), mode="path"), mapfn, reducefn=reducefn)
+    return Job(Files(rest, errors="replace"), mapfn, reducefn=reducefn)
+
+
+def _run(peer: "Peer", job: "Job") -> "tuple[Transaction, float]":
+    """Run a job to its end; Ctrl-C withdraws it. Return how many seconds it took."""
     began = time.monotonic()
-    transaction = peer.submit(_job(line))
+    transaction = peer.submit(job)
     try:
         wait_shown(peer, transaction)
     except KeyboardInterrupt:
         transaction.cancel()
         raise
-    counts = transaction.result()
-    files = transaction.progress.maps_total
-    return Counted(line, counts, files, time.monotonic() - began)
+    transaction.result()  # raises, if it failed
+    return transaction, time.monotonic() - began
 
 
-# ------------------------------------------------------------------------------ statistics
-
-
-@dataclass
-class Statistics:
-    """All peers: what the server knows of each, and what each says of itself."""
-
-    status: "PeerStatus"
-    said: dict[str, dict[str, Any]]
-
-    def rows(self) -> Iterator[tuple[MemberStatus, dict[str, Any] | None]]:
-        for member in self.status.members:
-            if not member.visitor:
-                own = self.said.get(member.name)
-                yield member, own or self.said.get(f"{member.name}#{member.peer[:6]}")
-
-    def show(self, _top: int) -> None:
-        table = make_table(
-            *("peer", "role", "slots", "running", "holds"),
-            *("python", "cores", "load", "memory free"),
-        )
-        for member, own in self.rows():
-            table.add_row(*_known(member), *_told(own))
-        visitors = sum(member.visitor for member in self.status.members)
-        open_ = len(self.status.transactions)
-        console = make_console()
-        console.print(table)
-        console.print(
-            f"[bold]{escape(self.status.server)}[/] serves, term {self.status.term}; "
-            f"{visitors} visiting, {open_} {'transaction' if open_ == 1 else 'transactions'}",
-        )
-
-    def as_json(self, _top: int) -> dict[str, Any]:
-        peers = [msgspec.to_builtins(member) | (own or {}) for member, own in self.rows()]
-        return {
-            "line": "",
-            "server": self.status.server,
-            "term": self.status.term,
-            "peers": peers,
-        }
-
-
-def _ask_everyone(peer: "Peer") -> Statistics:
+def _ask_everyone(peer: "Peer", line: str) -> Statistics:
     said: dict[str, dict[str, Any]] = {}
     try:
         said = peer.run_everywhere(statistics, timeout=STATISTICS_SECONDS)
     except TimeoutError:
         print("some peers are busy: only what the server knows is shown", file=sys.stderr)
-    return Statistics(peer.status(), said)
-
-
-def _known(member: MemberStatus) -> tuple[str, ...]:
-    return (
-        escape(member.name),
-        "serves" if member.serving else "standby",
-        str(member.slots),
-        str(member.running),
-        decimal(member.held_bytes) if member.held_bytes else "-",
-    )
-
-
-def _told(own: dict[str, Any] | None) -> tuple[str, ...]:
-    if own is None:
-        return ("-",) * 4
-    free = decimal(own["memory_free"])
-    return (own["python"], str(own["cores"]), f"{own['load']:.2f}", free)
+    return Statistics(line, peer.status(), said)

@@ -67,6 +67,41 @@ def test_an_empty_line_shows_every_peer(texts: Site) -> None:
     assert process.err == ""
 
 
+FUNCTIONS = """
+def words(path, text):
+    for word in text.split():
+        yield word, 1
+
+def lengths(path, text):
+    yield len(text), text.split()[-1]
+
+def most(key, values):
+    return max(values)
+"""
+
+
+def test_functions_of_a_module_are_mapped_and_reduced(texts: Site) -> None:
+    (texts.folder / "mine.py").write_text(FUNCTIONS)
+    up(texts, "peer")
+    lines = ("mine:words one.txt", "mine:words mine:most *.txt", "mine:lengths one.txt")
+    process = session(texts, ":jobs", *lines)
+    jobs, words, most, lengths, _ = answers(process)
+    assert jobs == [":jobs", "no transactions"]
+    assert sorted(words[1:3]) == ["        2 men", "        2 the"]
+    assert words[3:] == ["5 keys, in 1 file"]
+    assert most[1].startswith("        1 ")
+    assert most[-1] == "7 keys, in 2 files"
+    assert lengths == ["mine:lengths one.txt", "34\t['men']", "1 key, in 1 file"]
+    assert process.err == ""
+    wrong = session(texts, "mine:nothing one.txt", "mine:words", ":jbos")
+    ends(wrong, 1)
+    assert [line.partition(";")[0] for line in wrong.err.splitlines()] == [
+        "the module mine has no 'nothing'",
+        "'mine:words' names no files",
+        "':jbos' is no command",
+    ]
+
+
 def test_a_line_that_cannot_be_answered_is_told_and_the_next_is_asked_for(texts: Site) -> None:
     up(texts, "peer")
     process = session(texts, "three.txt", "one.txt")
@@ -137,7 +172,7 @@ def test_ctrl_c_at_the_prompt_leaves(terminal: Terminal) -> None:
     ends(terminal.process, 128 + signal.SIGINT)
 
 
-def test_a_terminal_has_a_history(terminal: Terminal) -> None:
+def test_a_terminal_has_a_history_and_completes(texts: Site, terminal: Terminal) -> None:
     pytest.importorskip("readline")
     terminal.shows("GLOB> ")
     terminal.types(b"one.txt\n")
@@ -146,5 +181,14 @@ def test_a_terminal_has_a_history(terminal: Terminal) -> None:
     terminal.types(b"\x1b[A\n")  # the line before, again
     terminal.shows("9 words")
     terminal.shows("GLOB> ")
-    terminal.types(b"\x04")
+    terminal.types(b":qu\t\n")
     ends(terminal.process)
+    again = Terminal(texts, "repl")
+    try:
+        again.shows("GLOB> ")
+        again.types(b"\x1b[A\x1b[A")
+        again.shows("one.txt")
+        again.types(b"\x03")
+        ends(again.process, 128 + signal.SIGINT)
+    finally:
+        again.close()
