@@ -95,7 +95,7 @@ class Secrets:
 
 def own_names(more: Iterable[str] = ()) -> frozenset[str]:
     """The names by which this computer may be called, and ``more``."""
-    names = {"localhost", socket.gethostname(), socket.getfqdn(), *more}
+    names = {"localhost", socket.gethostname(), *more}
     return frozenset(name.lower().rstrip(".") for name in names)
 
 

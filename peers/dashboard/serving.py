@@ -13,12 +13,15 @@ from types import FrameType
 import uvicorn
 
 from grid.errors import Misuse
-from peers.addresses import is_loopback
+from peers.addresses import is_loopback, is_wildcard
 from peers.dashboard.app import Page
 from peers.dashboard.guard import Secrets, own_names
 from peers.peer import Peer
 
 CLOSING_SECONDS = 2
+
+CONNECTIONS_MAX = 256
+"""Of strangers too, if it listens for other hosts."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -62,6 +65,8 @@ class Dashboard:
             log_config=None,
             access_log=False,  # it would write down the token
             server_header=False,
+            proxy_headers=False,
+            limit_concurrency=CONNECTIONS_MAX,
             timeout_graceful_shutdown=CLOSING_SECONDS,
         )
         self._server = _Server(config)
@@ -69,9 +74,7 @@ class Dashboard:
     @property
     def url(self) -> str:
         """Where the page is, with the token."""
-        host = self.host
-        if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-            host = socket.gethostname()
+        host = socket.gethostname() if is_wildcard(self.host) else self.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/?token={self._token}"
 
     @property
@@ -91,6 +94,7 @@ class Dashboard:
         watcher = self._page.watcher
         watching = asyncio.create_task(watcher.run())
         self._server.closes(asyncio.get_running_loop(), watcher.close)
+        watching.add_done_callback(lambda _: self._server.end())  # no page without what it shows
         try:
             await self._server.serve([self._door])
         finally:

@@ -8,6 +8,7 @@ and seldom looked at, tasks and tracebacks, is made for one transaction when it 
 from collections import deque
 from typing import Any
 
+from peers.cli.status import show_seconds
 from peers.snapshot import FailoverSeen, FailureSeen, PeerSeen, Snapshot, TransactionSeen
 
 State = dict[str, Any]
@@ -82,7 +83,7 @@ def _serves(before: Snapshot | None, seen: Snapshot) -> str:
     if before is None or not before.server:
         return f"{seen.server} serves, term {seen.term}"
     took = next((f.server_seconds for f in seen.failovers if f.term == seen.term), None)
-    after = "" if took is None else f", {took:.2f} s after {before.server} was lost"
+    after = "" if took is None else f", {show_seconds(took)} after {before.server} was lost"
     return f"{seen.server} serves now, term {seen.term}{after}"
 
 

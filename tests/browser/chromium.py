@@ -213,8 +213,10 @@ class Tab:
         feature = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.order("Emulation.setEmulatedMedia", features=[feature])
 
-    def screenshot(self, path: Path, *, whole: bool = True) -> None:
-        result = self.order("Page.captureScreenshot", captureBeyondViewport=whole)
+    def screenshot(self, path: Path) -> None:
+        """The whole page, as the name's ending says: ``.png`` or ``.webp``."""
+        kind = path.suffix.removeprefix(".")
+        result = self.order("Page.captureScreenshot", captureBeyondViewport=True, format=kind)
         path.write_bytes(base64.b64decode(result["data"]))
 
 

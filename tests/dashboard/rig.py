@@ -102,12 +102,14 @@ class MadeUp:
 
     seen: Snapshot = GRID
     ended: list[str] = field(default_factory=list)
-    id: str = "me"
+    error: Exception | None = None
 
     def watch(self) -> "MadeUp":
         return self
 
     def look(self, timeout: float) -> Snapshot:
+        if self.error is not None:
+            raise self.error
         return self.seen
 
     def end(self, record: str) -> None:

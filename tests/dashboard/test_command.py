@@ -19,6 +19,15 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
     return code, shown.err
 
 
+def test_help_teaches_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["dashboard", "--help"])
+    told = capsys.readouterr().out
+    assert "\n  grid dashboard --web-port 0 " in told
+    assert "--json" in told
+    assert max(map(len, told.splitlines())) <= 90
+
+
 def test_no_port(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = refused(capsys, "--web-port", "70000")
     assert code == 2

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
+from grid.errors import PeerClosed
 from peers.dashboard import watcher
+from peers.dashboard.serving import Dashboard, bind
+from peers.peer import Peer
 from tests.dashboard.rig import GRID, TOKEN, WAIT_SECONDS, MadeUp, Served, Stream, served
 
 TOP = Path(__file__).parents[2]
@@ -172,6 +175,15 @@ def test_a_stream_ends_when_the_dashboard_does() -> None:
     with stream:
         while stream.next() is not None:
             pass
+
+
+def test_it_ends_when_nothing_can_be_seen_any_more() -> None:
+    grid = MadeUp()
+    peer: Peer = grid  # type: ignore[assignment]
+    dashboard = Dashboard(peer, bind("127.0.0.1", 0), TOKEN)
+    grid.error = PeerClosed("closed meanwhile")
+    with pytest.raises(PeerClosed):
+        dashboard.run()
 
 
 def is_open(page: Served) -> bool:

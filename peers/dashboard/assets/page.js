@@ -54,7 +54,7 @@ function later() {
 
 function show() {
   showLink();
-  if (!state.grid) return;
+  if (!state.grid?.server) return; // none has answered yet
   showNotices();
   showTiles();
   showTransactions(state);
@@ -74,7 +74,7 @@ function showLink() {
   } else if (link.live) {
     mode = "live";
     text = `${grid.server} serves, term ${grid.term}`;
-  } else if (grid) {
+  } else if (grid?.server && link.since) {
     mode = "seeking";
     text = `server lost ${format.long(now() - link.since)} ago; looking for the next`;
   } else if (connected) {
@@ -82,7 +82,7 @@ function showLink() {
   }
   set(pill, "data-state", mode);
   say(pill, text);
-  document.title = mode === "live" || !grid ? "peergrid" : "(no server) peergrid";
+  document.title = mode === "seeking" ? "(no server) peergrid" : "peergrid";
 }
 
 function showNotices() {

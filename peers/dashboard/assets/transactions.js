@@ -8,6 +8,7 @@ import { forget, unfolded } from "./details.js";
 import { buildTimeline, updateTimeline } from "./timeline.js";
 
 const PAGE = 30;
+const CANCEL_MILLISECONDS = 20000; // then the button may be pressed again
 const STATES = ["running", "failed", "cancelled", "finished"];
 const FILTERS = ["all", ...STATES];
 
@@ -228,6 +229,7 @@ async function cancel(record, name) {
     });
     ({ said } = await answer.json());
     if (!answer.ok) cancelling.delete(record);
+    setTimeout(() => cancelling.delete(record), CANCEL_MILLISECONDS);
   } catch {
     cancelling.delete(record);
     said = "grid dashboard does not answer.";
