@@ -53,7 +53,8 @@ What is looked at, each with a verdict (ok, warn, bad) and what to do:
   there      whether each peer's data can be fetched from here
   back       whether each peer can fetch from here; tried by its own workers
 
-A warning costs speed or safety, or may be meant so. The exit status is 1 if anything is bad.
+A warning costs speed or safety, or may be meant so. The exit status is 1 if anything
+is bad.
 """
 
 

@@ -53,8 +53,8 @@ _LINES = """\
                    where they have the same files, and are sent them where they have not
   @books/*.txt     the same, of files that all workers have: only names are sent
   wordcount:words books/*.txt
-                   what the function words(path, text) of wordcount.py in this folder yields
-                   for them: for each key the sum, or the list if there is more than numbers
+                   what words(path, text) of wordcount.py in this folder yields for them:
+                   for each key the sum, or the list if there is more than numbers
   wordcount:words wordcount:total books/*.txt
                    the same, reduced by the function total(key, values)
   :peers           statistics from every peer; the empty line does the same

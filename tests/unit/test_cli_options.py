@@ -81,7 +81,10 @@ def test_a_password_comes_from_a_private_file(tmp_path: Path) -> None:
         given(args)
 
 
-COMMANDS = ("up", "down", "status", "jobs", "submit", "result", "cancel", "repl", "key")
+COMMANDS = (
+    *("up", "down", "status", "top", "jobs", "submit", "logs", "result", "cancel", "repl", "key"),
+    "doctor",
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -146,9 +149,7 @@ def test_bad_input_is_one_clear_error(
     assert shown.out == ""
 
 
-@pytest.mark.parametrize(
-    "command", ["", "up", "down", "status", "jobs", "submit", "result", "cancel", "repl", "key"]
-)
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([*command.split(), "--help"])
