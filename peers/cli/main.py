@@ -56,7 +56,7 @@ like, then give it work from any of them:
   grid logs -f NAME           what the code of a transaction prints, as it comes
   grid result NAME            print the result of a named transaction again
   grid cancel NAME            end a transaction for everyone
-  grid repl                   ask about files, line by line: words, or functions of your own
+  grid repl                   ask about files, line by line: words, or your own functions
   grid chaos NAME             kill, freeze and cut off its peers, and see what that costs
   grid key                    which key is used; --new FILE makes one for several hosts
   grid doctor                 what is wrong with this host's part in it, and what to do
