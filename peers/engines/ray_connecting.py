@@ -127,7 +127,13 @@ def _init(where: str, **settings: Any) -> None:
     try:
         if settings["address"].startswith("ray://"):
             # Ray would warn, here and there, that its handlers of signals want the main thread.
-            within(START_SECONDS, partial(ray.init, logging_level=logging.ERROR, **settings))
+            init = partial(ray.init, logging_level=logging.ERROR, **settings)
+            try:
+                within(START_SECONDS, init)
+            except ConnectionAbortedError as error:
+                # Of the processes that Ray forks for its clients a few hang, on a busy head.
+                log.warning("the Ray cluster failed to serve a client, asking again: %s", error)
+                within(START_SECONDS, init)
         else:
             ray.init(logging_level=logging.WARNING, **settings)
     except RuntimeError as error:
