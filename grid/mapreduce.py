@@ -5,7 +5,7 @@ could differ. The pieces, in the order of use:
 
 - ``Grouper`` (or ``map_items``) maps items one after the other and groups their pairs by key;
   ``drain`` hands over what it holds as *chunks*, one for each partition that has any;
-- ``merge`` joins the chunks of one partition, given in datasource order;
+- ``merge`` joins the chunks of one partition, which are columns by then, in datasource order;
 - ``reduce_partition`` makes results of them; ``finish`` makes final results of all results;
 - ``assemble`` makes the dict, and refuses two results with one key.
 
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from zlib import crc32
 
 from grid.errors import BadJob
@@ -35,6 +35,16 @@ if TYPE_CHECKING:
 
 Chunk = dict[Any, Frozen]
 """What a range of items emitted for one partition: key -> its values, opaque."""
+
+
+class Columns(NamedTuple):
+    """A chunk as flat lists: ``counts[i]`` of the values belong to ``keys[i]``, the first ones to
+    the first key; negative where they are pickles. Without ``counts``, each key has one."""
+
+    keys: list[Any]
+    counts: list[int] | None
+    values: list[Any]
+
 
 Pair = tuple[Any, Any]
 
@@ -274,17 +284,34 @@ def _opened(key: Any, values: Frozen) -> Sequence[Any]:
 # ------------------------------------------------------------------------------ reduce
 
 
-def merge(chunks: Iterable[Chunk]) -> Chunk:
-    """Join the chunks of one partition, given in datasource order. They are used up."""
-    merged: Chunk = {}
-    for chunk in chunks:
-        if not merged:
-            merged = chunk
-            continue
-        for key, values in chunk.items():
-            held = merged.get(key)
-            merged[key] = values if held is None else joined(held, values)
-    return merged
+def merge(groups: Chunk, columns: Columns) -> None:
+    """Add a chunk to ``groups``. Chunks are added in datasource order."""
+    keys, counts, values = columns
+    if counts is None:
+        _merge_singles(groups, keys, values)
+        return
+    start = 0
+    for key, count in zip(keys, counts, strict=True):
+        stop = start + abs(count)
+        part: Frozen = values[start:stop] if count >= 0 else tuple(values[start:stop])
+        start = stop
+        held = groups.get(key)
+        groups[key] = part if held is None else joined(held, part)
+
+
+def _merge_singles(groups: Chunk, keys: list[Any], values: list[Any]) -> None:
+    """Add a chunk of one value a key, as most are where keys are many."""
+    if not groups:
+        groups.update({key: [value] for key, value in zip(keys, values, strict=True)})
+        return
+    for key, value in zip(keys, values, strict=True):
+        held = groups.get(key)
+        if held is None:
+            groups[key] = [value]
+        elif type(held) is list:
+            held.append(value)
+        else:
+            groups[key] = joined(held, [value])
 
 
 def combine(functions: Functions, groups: Chunk) -> None:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from grid.errors import NotPicklable
-from grid.mapreduce import Chunk
+from grid.mapreduce import Chunk, Columns, merge
 from grid.pickling import PROTOCOL, Frozen, show
 
 _LISTS = frozenset({list})
@@ -46,20 +46,15 @@ def encode_groups(groups: Chunk) -> bytes:
     return _dumps((list(groups), None if one_each else counts, values))
 
 
+def open_groups(chunk: bytes) -> Columns:
+    """Return what ``encode_groups`` was given, to be merged."""
+    return Columns(*pickle.loads(chunk))
+
+
 def decode_groups(chunk: bytes) -> Chunk:
     """Return what ``encode_groups`` was given, keys in the same order."""
-    keys, counts, values = pickle.loads(chunk)
-    if counts is None:
-        return {key: [value] for key, value in zip(keys, values, strict=True)}
     groups: Chunk = {}
-    start = 0
-    for key, count in zip(keys, counts, strict=True):
-        if count >= 0:
-            groups[key] = values[start : start + count]
-            start += count
-        else:
-            groups[key] = tuple(values[start : start - count])
-            start -= count
+    merge(groups, open_groups(chunk))
     return groups
 
 

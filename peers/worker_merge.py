@@ -32,9 +32,9 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self, overload
 
 from grid.functions import Functions
-from grid.mapreduce import Chunk, UserFault, combine, merge
+from grid.mapreduce import Chunk, Columns, UserFault, combine, merge
 from grid.pickling import Frozen, StoredValues, joined, show, thaw
-from peers.chunks import decode_groups, encode_in_pieces
+from peers.chunks import decode_groups, encode_in_pieces, open_groups
 from peers.segment_writer import spool_full
 from peers.worker_memory import Watch
 
@@ -90,10 +90,10 @@ class Merger:
         for run in chain(self._parts.values(), self._settled):
             run.close()
 
-    def add(self, chunk: Chunk) -> None:
+    def add(self, chunk: Columns) -> None:
         """Add a chunk, which is used up. ``look`` must be called now and then."""
-        self._held += sum(map(len, chunk.values()))
-        self._groups = merge((self._groups, chunk))
+        self._held += len(chunk.values)
+        merge(self._groups, chunk)
 
     def look(self) -> None:
         """See whether too much is held, and make room. Raises ``SpoolFull``, ``UserFault``."""
@@ -195,8 +195,8 @@ class Merger:
             self._settled.append(run)
             run.write(self._without_stored(merger._entries()))
 
-    def _add_part(self, firsts: Iterable[int], chunk: Chunk) -> None:
-        for key, first in zip(chunk, firsts, strict=True):
+    def _add_part(self, firsts: Iterable[int], chunk: Columns) -> None:
+        for key, first in zip(chunk.keys, firsts, strict=True):
             self._firsts.setdefault(key, first)
         self.add(chunk)
 
@@ -240,7 +240,7 @@ class _Run:
             self._pieces.append((len(numbers), len(data)))
             self._file.append(numbers + data)
 
-    def chunks(self) -> "Iterator[tuple[array[int], Chunk]]":
+    def chunks(self) -> "Iterator[tuple[array[int], Columns]]":
         """Yield what was written: chunks, each with the numbers of its keys."""
         offset = 0
         for numbers_bytes, data_bytes in self._pieces:
@@ -248,12 +248,14 @@ class _Run:
             offset += len(both)
             firsts = array("Q")
             firsts.frombytes(both[:numbers_bytes])
-            yield firsts, decode_groups(both[numbers_bytes:])
+            yield firsts, open_groups(both[numbers_bytes:])
 
     def entries(self) -> Iterator[Entry]:
         """Yield the groups one by one; values that were spread over pieces are put together."""
         last: Entry | None = None
-        for firsts, chunk in self.chunks():
+        for firsts, columns in self.chunks():
+            chunk: Chunk = {}
+            merge(chunk, columns)
             for first, (key, values) in zip(firsts, chunk.items(), strict=True):
                 if last is not None and last[0] == first:
                     last = (first, last[1], joined(last[2], values))

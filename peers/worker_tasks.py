@@ -16,16 +16,25 @@ from itertools import chain
 from typing import Any
 
 from grid.functions import Functions
-from grid.mapreduce import Chunk, Grouper, Pair, UserFault, finish, reduce_partition
+from grid.mapreduce import (
+    Chunk,
+    Columns,
+    Grouper,
+    Pair,
+    UserFault,
+    finish,
+    merge,
+    reduce_partition,
+)
 from grid.messages import RIDING_BYTES_MAX, Output
 from grid.pickling import show
 from grid.settings import PARTITIONS_MAX
 from peers.chunks import (
-    decode_groups,
     decode_pairs,
     encode_groups,
     encode_in_pieces,
     encode_pairs,
+    open_groups,
 )
 from peers.files import Changed, Reference
 from peers.segment import Segment, SegmentCorrupt, SegmentMissing
@@ -200,7 +209,8 @@ def _reduce_whole(grouper: Grouper, task: MapTask, bench: Bench) -> Sealed:
     """Reduce what is in memory: it is all there is. A small job is one task then, not two."""
     with _writer(whole_output(task), task.partitions, bench) as writer:
         for partition, groups in grouper.drain(task.partitions):
-            copied = _decoded(encode_groups(groups))  # as by way of a segment
+            copied: Chunk = {}
+            merge(copied, _opened_chunk(encode_groups(groups)))  # as by way of a segment
             _write(writer, partition, reduce_partition(bench.functions, copied))
         return writer.seal(content_bytes_max=RIDING_BYTES_MAX)
 
@@ -283,7 +293,7 @@ def _reduce_one(
     spool = Spool(bench.folder, limits.piece_bytes)
     with Merger(bench.functions, bench.memory.watch(), spool) as merger:
         for chunk in chunks:
-            merger.add(_decoded(chunk))
+            merger.add(_opened_chunk(chunk))
             unwatched += len(chunk)
             if unwatched * LOOKS >= limits.memory_bytes:
                 unwatched = 0
@@ -292,10 +302,10 @@ def _reduce_one(
         _write(writer, partition, reduce_partition(bench.functions, merger))
 
 
-def _decoded(chunk: bytes) -> Chunk:
+def _opened_chunk(chunk: bytes) -> Columns:
     """Open a chunk. Its values are opened later, one by one; its keys are now."""
     try:
-        return decode_groups(chunk)
+        return open_groups(chunk)
     except Exception as error:
         raise UserFault("unpickling of the keys", "", error) from error
 

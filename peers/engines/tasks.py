@@ -22,11 +22,11 @@ from msgspec import structs
 
 from grid.errors import Misuse, NotPicklable
 from grid.functions import Functions
-from grid.mapreduce import Grouper, Pair, UserFault, finish, merge, reduce_partition
+from grid.mapreduce import Chunk, Grouper, Pair, UserFault, finish, merge, reduce_partition
 from grid.messages import Failure
 from grid.pickling import PROTOCOL, Frozen, plain, show, thaw
 from peers import worker_failures
-from peers.chunks import decode_groups, decode_pairs, encode_groups, encode_pairs
+from peers.chunks import decode_pairs, encode_groups, encode_pairs, open_groups
 from peers.files import Changed, Reference
 from peers.shipping import Code, ModuleUnavailable, StaleModule, load, use_paths
 
@@ -128,7 +128,9 @@ def reduce_pieces(recipe: Recipe, pieces: Iterable[Piece | None]) -> list[bytes]
                 gathered.setdefault(partition, []).extend(chunks)
         made: list[bytes] = []
         for partition in sorted(gathered):
-            groups = merge(map(decode_groups, gathered.pop(partition)))
+            groups: Chunk = {}
+            for chunk in gathered.pop(partition):
+                merge(groups, open_groups(chunk))
             made += _encoded(reduce_partition(functions, groups))
         return made
 

@@ -17,6 +17,7 @@ from grid.job import Job
 from grid.mapreduce import Grouper, UserFault, assemble, finish, map_items, merge, reduce_partition
 from grid.partition import partition_of
 from grid.pickling import thaw
+from peers.chunks import encode_groups, open_groups
 
 
 def words(key: Any, text: str) -> Iterator[tuple[str, int]]:
@@ -26,6 +27,14 @@ def words(key: Any, text: str) -> Iterator[tuple[str, int]]:
 
 def total(key: Any, values: list[int]) -> int:
     return sum(values)
+
+
+def merged(chunks: Iterable[mapreduce.Chunk]) -> mapreduce.Chunk:
+    """Merge chunks as a reduce does, by way of their bytes."""
+    groups: mapreduce.Chunk = {}
+    for chunk in chunks:
+        merge(groups, open_groups(encode_groups(chunk)))
+    return groups
 
 
 def in_pieces(
@@ -46,7 +55,7 @@ def in_pieces(
     pairs = [
         pair
         for _, chunks in sorted(stored.items())
-        for pair in reduce_partition(functions, merge(chunks))
+        for pair in reduce_partition(functions, merged(chunks))
     ]
     return assemble(finish(functions, pairs))
 
@@ -493,5 +502,5 @@ def test_skip_covers_collectfn_and_bad_pairs_but_not_reducefn() -> None:
 
 
 def test_merge_of_nothing() -> None:
-    assert merge([]) == {}
-    assert merge([{}, {"a": [1]}, {}]) == {"a": [1]}
+    assert merged([]) == {}
+    assert merged([{}, {"a": [1]}, {}]) == {"a": [1]}
