@@ -512,7 +512,7 @@ class Submissions:
         for txn in list(self._state.registry):
             if self._was_kept_elsewhere(txn):
                 self._retain_kept(txn, now)
-            if txn.retained_until is not None and now >= txn.retained_until:
+            if self._is_over(txn, now):
                 self.end(txn)
             elif txn.ownerless_until is not None and now >= txn.ownerless_until:
                 if txn.state == "running":
@@ -520,6 +520,14 @@ class Submissions:
                 self._halt(txn)
                 self._state.registry.forget(txn.meta.record)
                 self._turn_away(txn)
+
+    @staticmethod
+    def _is_over(txn: Transaction, now: float) -> bool:
+        """Whether it was retained long enough. One who came in that time is told first: without a
+        quorum nobody is."""
+        if txn.retained_until is None or now < txn.retained_until:
+            return False
+        return all(owner.told for owner in txn.owners.values())
 
     @staticmethod
     def _was_kept_elsewhere(txn: Transaction) -> bool:

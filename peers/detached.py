@@ -28,10 +28,11 @@ from grid.keeping import KEPT, Entry, Keeper
 from grid.messages import Failure, FetchKept, Keep, PeerRef, Remembered, Riding
 from peers.bulk import Blob, NotHere, Unreachable
 from peers.handing import WHOLE
-from peers.journal import RESULTS, Journal, count_items, in_use, time_of_day
+from peers.journal import RESULTS, Journal, count_items, in_use
 from peers.keys import own_key_path
 from peers.records import Head, Records
 from peers.store import Store
+from peers.wall_clock import time_of_day
 
 log = logging.getLogger(__name__)
 

@@ -61,7 +61,6 @@ from peers.failures import as_error
 from peers.fingerprint import fingerprint
 from peers.handing import Give, HandOver, Unheard
 from peers.inputs import FETCH_SECONDS, Inputs
-from peers.journal import time_of_day
 from peers.memory import worker_bytes
 from peers.records import Head, OwnedRecord, Records, digest, load_keys, own
 from peers.relay import Relay
@@ -75,6 +74,7 @@ from peers.trace import Trace
 from peers.transaction import Transaction
 from peers.vitals import Traffic
 from peers.voucher import Voucher
+from peers.wall_clock import time_of_day
 from peers.whereabouts import Whereabouts
 from peers.worker_channel import Limits, PoolEvent, Printed
 from peers.worker_pool import WorkerPool

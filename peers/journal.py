@@ -24,7 +24,6 @@ any thread. Does not open keys, values or code.
 
 import logging
 import sqlite3
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,6 +38,7 @@ from peers.journal_database import Database, told
 from peers.journal_locks import KeeperLocks
 from peers.journal_results import ResultFiles
 from peers.private_folders import make_private
+from peers.wall_clock import time_of_day
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,6 @@ ITEM_BYTES_MAX = 2**29
 """SQLite's own limit for one value is a billion bytes."""
 
 RESULTS = "results"
-
-
-def time_of_day() -> float:
-    """Seconds since 1970. What outlives every process, and the boot of its host, has nothing else
-    to count by; everything else here counts by a clock that never jumps."""
-    return time.time()
 
 
 class Item(Struct, frozen=True, array_like=True):

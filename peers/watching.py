@@ -40,6 +40,7 @@ from peers.snapshot import (
     TaskSeen,
     TransactionSeen,
 )
+from peers.wall_clock import time_of_day
 
 TASKS_SHOWN = 500
 """The latest tasks of a transaction: more than a screen shows apart."""
@@ -96,7 +97,7 @@ class Watch:
         role = engine.role
         address = str(role.address) if role is not None and role.address else ""
         warnings = tuple(engine.warnings.values())
-        self._latest = self._memory.take(status, time.time(), engine.me.peer, address, warnings)
+        self._latest = self._memory.take(status, time_of_day(), engine.me.peer, address, warnings)
 
     def _seeking(self, engine: Engine) -> Snapshot:
         """No answer yet. A busy server is given some time before it is called lost."""

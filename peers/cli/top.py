@@ -19,6 +19,7 @@ from peers.cli.options import add_command, add_grid_options, visit
 from peers.cli.printing import add_json_option, print_json
 from peers.cli.tables import make_console
 from peers.cli.top_view import View, frame
+from peers.wall_clock import time_of_day
 
 if TYPE_CHECKING:
     from peers.peer import Peer
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(msgspec.to_builtins(once(peer.watch())))
         elif not console.is_terminal:
-            shown = frame(once(peer.watch()), View(), time.time(), LINES_WITHOUT_TERMINAL)
+            shown = frame(once(peer.watch()), View(), time_of_day(), LINES_WITHOUT_TERMINAL)
             console.print(shown)
         else:
             _live(peer, console, args.interval)
@@ -111,7 +112,7 @@ def _live(peer: "Peer", console: Console, interval: float) -> None:
     with keyboard() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
         looked_at = time.monotonic()
         while True:
-            with_keys = frame(snapshot, view, time.time(), console.height, keys=True)
+            with_keys = frame(snapshot, view, time_of_day(), console.height, keys=True)
             live.update(with_keys, refresh=True)
             if not _press(keys, looked_at + interval, snapshot, view, peer):
                 return

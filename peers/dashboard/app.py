@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from collections.abc import AsyncIterator
 from importlib import resources
 
@@ -24,6 +23,7 @@ from peers.dashboard.view import details
 from peers.dashboard.watcher import WATCHERS_MAX, Watcher
 from peers.peer import Peer
 from peers.snapshot import TransactionSeen
+from peers.wall_clock import time_of_day
 
 HEALTHY_SECONDS = 15.0
 """Without an answer for longer than any failover takes, something is wrong."""
@@ -139,7 +139,7 @@ async def _stream(watcher: Watcher) -> AsyncIterator[str]:
         if patch is None:
             yield ": still here\n\n"
         else:
-            data = json.dumps({"now": time.time(), "patch": patch}, separators=(",", ":"))
+            data = json.dumps({"now": time_of_day(), "patch": patch}, separators=(",", ":"))
             yield f"data: {data}\n\n"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from peers.dashboard.patches import merge_patch
 from peers.dashboard.view import State, View
 from peers.snapshot import NOTHING, Snapshot
+from peers.wall_clock import time_of_day
 from peers.watching import Watch
 
 FRAME_SECONDS = 0.5
@@ -99,7 +100,7 @@ class Watcher:
         self.snapshot = await asyncio.to_thread(self._watch.look, FRAME_SECONDS)
         if self.answered:
             self._answered_at = time.monotonic()
-        state = self._view.of(self.snapshot, time.time())
+        state = self._view.of(self.snapshot, time_of_day())
         if state != self.state:
             self.state = state
             changed, self._changed = self._changed, asyncio.Event()

@@ -175,7 +175,7 @@ def test_nothing_is_decided_by_the_time_of_day() -> None:
     files = [path for package in ("grid", "peers") for path in (TOP / package).rglob("*.py")]
     assert len(files) > 50
     looks = [line for path in files for line in wall_clocks_in(path)]
-    assert [line.partition(":")[0] for line in looks] == ["journal.py"], looks
+    assert [line.partition(":")[0] for line in looks] == ["wall_clock.py"], looks
     for path in (TOP / "grid").rglob("*.py"):
         names = {
             name

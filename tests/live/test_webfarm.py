@@ -35,7 +35,8 @@ def ask(port: int, path: str, body: str | None = None) -> tuple[int, Any]:
 
 
 class Load:
-    """Clients that ask one request after the other. ``lost``: connections that ended without an answer."""
+    """Clients that ask one request after the other. ``lost`` are the connections that ended
+    without an answer."""
 
     def __init__(self, port: int) -> None:
         self._port = port

@@ -8,7 +8,7 @@ from msgspec import structs
 from grid.effects import Send
 from grid.errors import Misuse
 from grid.events import DeadlineReached, ReignBegan
-from grid.messages import Beat, Finished, Submit
+from grid.messages import Acknowledge, Beat, Finished, Submit
 from grid.server_core import ServerCore
 from grid.settings import Settings
 from tests.unit.cores import holding, join, meta, peer
@@ -47,6 +47,21 @@ def test_nothing_is_ended(table: Table) -> None:
     assert not any(isinstance(message, Finished) for message in said.get("a", []))
     said = table.join(join("c", slots=0))
     assert [message for message in said["a"] if isinstance(message, Finished)]
+
+
+def test_who_waits_for_a_retained_result_is_told_also_when_its_time_is_over(table: Table) -> None:
+    """It came in time, and there was no quorum; it must not wait for ever."""
+    table.join(join("b", slots=0))
+    table.hear("a", Submit("t", meta(items=1), name="job"))
+    finish(table)
+    table.hear("a", Acknowledge("t", "r"))
+    table.lose("b")
+    said = table.hear("a", Submit("u", meta("other", 1), name="job"))
+    assert not any(isinstance(message, Finished) for message in said["a"])
+    table.links.pop("b")
+    table.wait(Settings().retain_seconds + 1)
+    said = table.join(join("c", slots=0))
+    assert [message.txn for message in said["a"] if isinstance(message, Finished)] == ["u"]
 
 
 def test_the_members_are_told_how_many_are_wanted(table: Table) -> None:
