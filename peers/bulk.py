@@ -172,6 +172,7 @@ class BulkClient:
                     blobs = None
                 case Parcel():
                     blobs = _read_blobs(sock, answer.sizes, count, into)
+                    self._traffic.count(received=sum(answer.sizes), sent=len(body))
                 case _:
                     raise ProtocolError(f"it answered with {type(answer).__name__}")
         except ProtocolError as error:
@@ -181,7 +182,6 @@ class BulkClient:
             self._discard(line)
             raise
         self._keep(holder, line)
-        self._traffic.count(received=sum(map(len, blobs or ())), sent=len(body))
         if blobs is None:
             assert isinstance(answer, Absent)
             raise NotHere(answer.reason, answer.missing, answer.failure)

@@ -161,6 +161,9 @@ def test_blobs_come_into_files_as_they_are_sent(
         paths = [tmp_path / str(number) for number in range(5)]
         assert pair.client.fetch(pair.ref, request, 10, 5, into=paths) == []
         assert [path.read_bytes() for path in paths] == [b"", _BIG[10:20], b"", _BIG, b"tail"]
+        size = sum(path.stat().st_size for path in paths)
+        assert pair.client._traffic.received == size, "what moves is counted, at both ends"
+        assert size <= pair.server._traffic.sent < size + 1000
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(_BIG) // 2, before[1]))
         try:

@@ -1,8 +1,8 @@
 """``docs/tutorial.md``, done by a reader who types what it says, in its order, into one shell.
 
-Files are saved under the name in their first line. After the commands of a block all lines that it
-shows must have been printed, in any order, since some come from the background; ``...`` is
-anything, and spaces are as many as there are.
+Files are saved under the name in their first line. After a command the lines that are shown below
+it must have been printed before the next is typed, in any order, since some come from the
+background; ``...`` is anything, and spaces are as many as there are.
 """
 
 import os
@@ -37,26 +37,25 @@ class Shell:
         )
         site.processes.append(self._process)
         self._process.tell("exec 2>&1")
-        self._blocks = 0
+        self._typed = 0
 
-    def do(self, commands: list[str], shown: list[str]) -> None:
-        """Type these commands; wait until they have ended and all that is shown was printed."""
+    def do(self, command: str, shown: list[str]) -> None:
+        """Type a command; wait until it has ended and all that is shown was printed."""
         begin = len(self._process.out)
-        self._blocks += 1
-        for command in commands:
-            self._process.tell(command)
-        self._process.tell(f"echo '--- {self._blocks}'")
-        self._process.said(f"--- {self._blocks}")
+        self._typed += 1
+        self._process.tell(command)
+        self._process.tell(f"echo '--- {self._typed}'")
+        self._process.said(f"--- {self._typed}")
         for line in shown:
             words = [".*".join(map(re.escape, word.split("..."))) for word in line.split()]
-            pattern = re.compile(r"\s*" + r"\s+".join(words) + r"\s*", re.MULTILINE)
+            pattern = re.compile(r"\s*" + r"\s+".join(words) + r"\s*")
 
             def printed(pattern: re.Pattern[str] = pattern) -> bool:
                 new = self._process.out[begin:]
                 return any(pattern.fullmatch(text) for text in new.splitlines())
 
             try:
-                until(f"{line!r} is printed after {commands}", printed)
+                until(f"{line!r} is printed after {command!r}", printed)
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{self._process.out[begin:]}") from None
 
@@ -73,9 +72,7 @@ def test_the_tutorial_can_be_followed(site: Site) -> None:
             name = text.splitlines()[0].removeprefix("# ")
             (shell.folder / name).write_text(text)
         else:
-            lines = text.splitlines()
-            shell.do(
-                [line.removeprefix("$ ") for line in lines if line.startswith("$ ")],
-                [line for line in lines if not line.startswith("$ ")],
-            )
+            for step in text.split("$ ")[1:]:
+                command, *shown = step.splitlines()
+                shell.do(command, shown)
     shell.end()

@@ -35,8 +35,7 @@ def ask(port: int, path: str, body: str | None = None) -> tuple[int, Any]:
 
 
 class Load:
-    """Clients that ask one request after the other. ``lost`` are the connections that ended
-    without an answer."""
+    """Clients that ask one request after the other. ``lost``: connections without an answer."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -74,7 +73,7 @@ class Load:
 def gunicorn(site: Site, *options: str) -> tuple[Process, int]:
     """Start the farm; return its master and port."""
     command = [sys.executable, "-W", "error", "-m", "gunicorn", "app:application", *options]
-    command += ["--bind", "127.0.0.1:0", "--no-control-socket"]
+    command += ["--bind", "127.0.0.1:0", "--no-control-socket", "--workers", "2"]
     master = Process(site, "farm", command, cwd=TOP / "examples" / "webfarm")
     site.processes.append(master)
     said = until("it listens", lambda: re.findall(r"http://127\.0\.0\.1:(\d+)", master.err))
@@ -91,6 +90,7 @@ def server(port: int) -> int:
     return until("the one that serves answers", find) or 0
 
 
+@pytest.mark.timeout(300)  # on a busy machine starting all these processes takes half a minute
 @pytest.mark.parametrize("options", [[], ["--preload"]])
 def test_requests_go_on_while_workers_are_killed_and_reloaded(
     site: Site, options: list[str], monkeypatch: pytest.MonkeyPatch
