@@ -77,7 +77,7 @@ def damage(journal: Journal, statement: str) -> None:
 def pass_seconds(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let the clock on the wall jump."""
     then = time.time() + seconds
-    monkeypatch.setattr("peers.journal.time.time", lambda: then)
+    monkeypatch.setattr("peers.wall_clock.time.time", lambda: then)
 
 
 def test_what_was_written_is_there_for_the_next_process(opening: Open) -> None:
