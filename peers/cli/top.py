@@ -1,8 +1,8 @@
 """``grid top``: the grid as it is now, live, in a terminal.
 
 The process that shows it is a visitor: it neither serves nor works, follows whoever serves, and
-goes on showing what it knew while a server is sought. Where stdout is no terminal, one frame is
-printed, and that is all.
+goes on showing what it knew while a server is sought. Where stdout is no terminal, or one that
+cannot be drawn on, one frame is printed, and that is all.
 """
 
 import argparse
@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> int:
     with visit(args) as peer:
         if args.json:
             print_json(msgspec.to_builtins(once(peer.watch())))
-        elif not console.is_terminal:
-            shown = frame(once(peer.watch()), View(), time_of_day(), LINES_WITHOUT_TERMINAL)
-            console.print(shown)
+        elif not console.is_interactive:
+            size = (console.width, LINES_WITHOUT_TERMINAL)
+            console.print(frame(once(peer.watch()), View(), time_of_day(), *size))
         else:
             _live(peer, console, args.interval)
     return 0
@@ -112,8 +112,8 @@ def _live(peer: "Peer", console: Console, interval: float) -> None:
     with keyboard() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
         looked_at = time.monotonic()
         while True:
-            with_keys = frame(snapshot, view, time_of_day(), console.height, keys=True)
-            live.update(with_keys, refresh=True)
+            width, height = console.size
+            live.update(frame(snapshot, view, time_of_day(), width, height, keys=True), refresh=True)
             if not _press(keys, looked_at + interval, snapshot, view, peer):
                 return
             if time.monotonic() >= looked_at + interval:

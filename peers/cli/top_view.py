@@ -17,14 +17,20 @@ from peers.snapshot import PeerSeen, Snapshot, TransactionSeen
 
 BAR_CELLS = 12
 
+NAME_CELLS = 32
+"""More of a name would leave no room for what goes on."""
+
 FAILOVERS_SHOWN = 3
 
 AROUND_TABLES = 12
-"""Lines that are neither a peer's nor a transaction's: headings, failovers, the line of keys."""
+"""Lines that are neither a peer's nor a transaction's: headings, room between, the line of keys."""
+
+NARROW_COLUMNS = 100
+"""With fewer, columns that one can do without are left out."""
 
 DETAIL_LINES = 14
 
-KEYS = "up/down select  enter details  c cancel  s sort peers  t sort transactions  q quit"
+KEYS = "q quit  up/down select  enter details  c cancel  s sort peers  t sort transactions"
 
 _STYLES = {"failed": "red", "cancelled": "yellow", "gone": "yellow", "awaited": "magenta"}
 
@@ -125,7 +131,9 @@ class View:
         return next(found, None)
 
     def peers(self, snapshot: Snapshot) -> list[PeerSeen]:
-        return sorted(snapshot.peers, key=PEER_ORDERS[self.peer_order])
+        """Those that stay: visitors are only counted."""
+        staying = [peer for peer in snapshot.peers if peer.role != "visitor"]
+        return sorted(staying, key=PEER_ORDERS[self.peer_order])
 
     def transactions(self, snapshot: Snapshot) -> list[TransactionSeen]:
         return sorted(snapshot.transactions, key=TRANSACTION_ORDERS[self.transaction_order])
@@ -139,16 +147,20 @@ def _next(order: str, orders: dict[str, Any]) -> str:
 # ------------------------------------------------------------------------------ the frame
 
 
-def frame(snapshot: Snapshot, view: View, now: float, height: int, *, keys: bool = False) -> Group:
+def frame(
+    snapshot: Snapshot, view: View, now: float, width: int, height: int, *, keys: bool = False
+) -> Group:
     """The whole picture, in so many lines where that can be; with a line of ``keys`` if there is
     somebody to press them."""
     detail = _detail(view.chosen(snapshot)) if view.details else None
-    room = height - AROUND_TABLES - (DETAIL_LINES if detail is not None else 0)
+    remarks = _remarks(snapshot, now)
+    room = height - AROUND_TABLES - len(remarks) - (DETAIL_LINES if detail is not None else 0)
     peers, transactions = view.peers(snapshot), view.transactions(snapshot)
-    for_transactions = max(3, min(len(transactions), room - min(len(peers), room // 2)))
-    parts: list[RenderableType] = [_headline(snapshot), *_remarks(snapshot, now)]
-    parts.append(_peers_table(peers, max(3, room - for_transactions)))
-    parts.append(_transactions_table(transactions, view, now, for_transactions))
+    for_transactions = max(2, min(len(transactions), room - min(len(peers), room // 2)))
+    narrow = width < NARROW_COLUMNS
+    parts: list[RenderableType] = [_headline(snapshot), *remarks]
+    parts.append(_peers_table(peers, max(1, room - for_transactions), narrow=narrow))
+    parts.append(_transactions_table(transactions, view, now, for_transactions, narrow=narrow))
     if detail is not None:
         parts.append(detail)
     if keys:
@@ -160,7 +172,10 @@ def _headline(snapshot: Snapshot) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     working = [peer for peer in snapshot.peers if peer.slots]
     busy = sum(peer.busy or 0 for peer in working)
-    counts = f"{_count(snapshot, 'peer')}, {busy} of {snapshot.slots} slots busy"
+    visitors = sum(peer.role == "visitor" for peer in snapshot.peers)
+    counts = f"{_count(len(snapshot.peers) - visitors, 'peer')}, "
+    counts += f"{busy} of {snapshot.slots} slots busy"
+    counts += f", {_count(visitors, 'visitor')}" if visitors else ""
     if snapshot.sought_seconds is not None:
         line.append("no server", style="bold red")
         line.append(f": looking for one for {show_seconds(snapshot.sought_seconds)}; before: ")
@@ -169,8 +184,7 @@ def _headline(snapshot: Snapshot) -> Text:
     return line
 
 
-def _count(snapshot: Snapshot, what: str) -> str:
-    count = sum(peer.role != "visitor" for peer in snapshot.peers)
+def _count(count: int, what: str) -> str:
     return f"{count} {what if count == 1 else what + 's'}"
 
 
@@ -185,10 +199,9 @@ def _remarks(snapshot: Snapshot, now: float) -> list[Text]:
     return lines
 
 
-def _peers_table(peers: list[PeerSeen], room: int) -> Table:
-    table = make_table(
-        "peer", "role", "slots", "busy", "load", "memory", "received", "sent", "holds"
-    )
+def _peers_table(peers: list[PeerSeen], room: int, *, narrow: bool) -> Table:
+    moved = () if narrow else ("received", "sent", "holds")
+    table = _unfolded("peer", "role", "slots", "busy", "load", "memory", *moved)
     for peer in peers[:room]:
         role = f"{peer.role}, leaving" if peer.leaving else peer.role
         role += f" through {peer.through}" if peer.through else ""
@@ -199,9 +212,7 @@ def _peers_table(peers: list[PeerSeen], room: int) -> Table:
             "-" if peer.busy is None else str(peer.busy),
             "-" if peer.load is None else f"{peer.load:.2f}",
             _bytes(peer.memory),
-            _bytes(peer.received),
-            _bytes(peer.sent),
-            _bytes(peer.holds),
+            *(() if narrow else map(_bytes, (peer.received, peer.sent, peer.holds))),
             style="bold" if peer.role == "serves" else "",
         )
     if len(peers) > room:
@@ -210,11 +221,11 @@ def _peers_table(peers: list[PeerSeen], room: int) -> Table:
 
 
 def _transactions_table(
-    transactions: list[TransactionSeen], view: View, now: float, room: int
+    transactions: list[TransactionSeen], view: View, now: float, room: int, *, narrow: bool
 ) -> Table:
-    table = make_table(
-        "", "transaction", "state", "phase", "done", "rate", "left", "took", "owners"
-    )
+    goes = ("left", "took") if narrow else ("rate", "left", "took", "owners")
+    table = _unfolded("", "transaction", "state", "phase", "done", *goes)
+    table.columns[1].max_width = NAME_CELLS // 2 if narrow else NAME_CELLS
     records = [txn.record for txn in transactions]
     place = records.index(view.selected) if view.selected in records else 0
     first = max(0, min(place - room // 2, len(transactions) - room))
@@ -224,13 +235,21 @@ def _transactions_table(
             ">" if chosen else " ",
             escape(label(txn)),
             txn.state,
-            *progress(txn),
+            *progress(txn, narrow=narrow),
             _duration((txn.ended or now) - txn.began),
-            escape(", ".join(txn.owners)) or "-",
+            *(() if narrow else (escape(", ".join(txn.owners)) or "-",)),
             style="reverse" if chosen else _STYLES.get(txn.state, ""),
         )
     if len(transactions) > room:
         table.add_row("", f"{len(transactions)} in all")
+    return table
+
+
+def _unfolded(*headings: str) -> Table:
+    """A table each of whose rows is one line, whatever the width."""
+    table = make_table(*headings)
+    for column in table.columns:
+        column.no_wrap = True
     return table
 
 
@@ -239,22 +258,24 @@ def label(txn: TransactionSeen) -> str:
     return txn.name or txn.record[:RECORD_SHOWN]
 
 
-def progress(txn: TransactionSeen) -> tuple[str, str, str, str]:
-    """Which phase, how far as a bar, how fast, and how long it will still take."""
+def progress(txn: TransactionSeen, *, narrow: bool) -> tuple[str, ...]:
+    """Which phase, how far as a bar, how fast (unless narrow), and how long it will still take."""
     if not txn.runs:
-        return "-", f"{txn.items_done}/{txn.items_total}", "-", "-"
+        return "-", f"{txn.items_done}/{txn.items_total}", *(() if narrow else ("-",)), "-"
     reducing = txn.phase == "reduce"
     done = txn.partitions_done if reducing else txn.items_done
     total = txn.partitions_total if reducing else txn.items_total
     rate = "-" if txn.rate is None else f"{txn.rate:.1f}/s"
     left = "-" if txn.eta_seconds is None else _duration(txn.eta_seconds)
-    return txn.phase or "-", f"{bar(done, total)} {done}/{total}", rate, left
+    cells = BAR_CELLS // 2 if narrow else BAR_CELLS
+    shown = f"{bar(done, total, cells)} {done}/{total}"
+    return txn.phase or "-", shown, *(() if narrow else (rate,)), left
 
 
-def bar(done: int, total: int) -> str:
+def bar(done: int, total: int, cells: int = BAR_CELLS) -> str:
     """So much of a bar as is done; full only if all is."""
-    filled = BAR_CELLS * done // total if total else 0
-    return "#" * filled + "." * (BAR_CELLS - filled)
+    filled = cells * done // total if total else 0
+    return "#" * filled + "." * (cells - filled)
 
 
 def _detail(txn: TransactionSeen | None) -> Text | None:
@@ -282,7 +303,9 @@ def _foot(snapshot: Snapshot, view: View) -> Text:
         chosen = view.chosen(snapshot)
         name = label(chosen) if chosen is not None else view.asking[:RECORD_SHOWN]
         return Text(f"cancel {name} for everyone? y/n", style="bold red")
-    return Text(f"{view.said}  " if view.said else "", style="bold").append(KEYS, style="dim")
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"{view.said}  " if view.said else "", style="bold")
+    return line.append(KEYS, style="dim")
 
 
 def _bytes(count: int | None) -> str:

@@ -19,7 +19,7 @@ from grid.messages import (
 )
 from peers.cli.keyboard import decode
 from peers.cli.top_view import View, bar, frame
-from peers.snapshot import Snapshot
+from peers.snapshot import FailoverSeen, Snapshot
 from peers.watching import AWAITED_SECONDS, ENDED_SHOWN, TASKS_SHOWN, Memory
 from tests.unit.cores import peer
 
@@ -163,10 +163,10 @@ def test_how_a_peer_does_is_known_until_the_next_server_has_heard(book: Book) ->
 # -- on the terminal -----------------------------------------------------------------------
 
 
-def drawn(snapshot: Snapshot, view: View, height: int = 40) -> str:
-    console = Console(width=140, color_system=None)
+def drawn(snapshot: Snapshot, view: View, height: int = 40, width: int = 140) -> str:
+    console = Console(width=width, color_system=None)
     with console.capture() as captured:
-        console.print(frame(snapshot, view, snapshot.at, height, keys=True))
+        console.print(frame(snapshot, view, snapshot.at, width, height, keys=True))
     return captured.get()
 
 
@@ -205,6 +205,18 @@ def test_rows_that_do_not_fit_are_counted_and_the_selected_one_is_shown(seen: Sn
     assert "50 in all" in shown
     assert "more" in shown
     assert len(shown.splitlines()) <= 30
+
+
+def test_a_small_window_shows_the_most_important(seen: Snapshot) -> None:
+    visitor = structs.replace(seen.peers[0], name="asks", role="visitor", slots=0)
+    peers = (*(structs.replace(seen.peers[0], name=f"p{n}") for n in range(9)), visitor)
+    failovers = (FailoverSeen("silent", 2, 4.0, 4.5, None),)
+    shown = drawn(structs.replace(seen, peers=peers, failovers=failovers), View(), 18, 72)
+    assert len(shown.splitlines()) <= 18
+    assert "1 visitor" in shown
+    assert "asks" not in shown
+    for wanted in ("next server, term 2, after 4.00 s", "p0", "memory", "1st", "50/100", "q quit"):
+        assert wanted in shown
 
 
 def test_keys_select_show_details_and_cancel_after_asking(seen: Snapshot) -> None:
