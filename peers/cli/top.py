@@ -113,7 +113,8 @@ def _live(peer: "Peer", console: Console, interval: float) -> None:
         looked_at = time.monotonic()
         while True:
             width, height = console.size
-            live.update(frame(snapshot, view, time_of_day(), width, height, keys=True), refresh=True)
+            drawn = frame(snapshot, view, time_of_day(), width, height, keys=True)
+            live.update(drawn, refresh=True)
             if not _press(keys, looked_at + interval, snapshot, view, peer):
                 return
             if time.monotonic() >= looked_at + interval:
