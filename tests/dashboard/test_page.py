@@ -240,7 +240,12 @@ def test_nobody_else_cancels(page: Served) -> None:
     assert page.grid.ended == []
 
 
-@pytest.mark.parametrize("body", ["", "{", "[]", "3", '{"record": 3}', "{}", "x" * 5000])
+LONG = '{"record": "aaaa1111"}' + " " * 5000
+
+
+@pytest.mark.parametrize(
+    "body", ["", "{", "[]", "3", '{"record": 3}', "{}", pytest.param(LONG, id="long")]
+)
 def test_what_names_no_record_is_refused(page: Served, body: str) -> None:
     answer = page.ask("/cancel", "POST", body, x_grid_dashboard=page.change_header())
     assert answer.status == 400
