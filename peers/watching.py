@@ -46,6 +46,10 @@ TASKS_SHOWN = 500
 """The latest tasks of a transaction: more than a screen shows apart."""
 
 ENDED_SHOWN = 50
+
+GONE_PEERS_MAX = 1000
+"""Of so many peers that have gone the names are remembered: tasks that they ran are still shown."""
+
 FAILOVERS_SHOWN = 20
 
 OVERLAP_SECONDS = 0.01
@@ -173,6 +177,9 @@ class Memory:
         self._names.update((member.peer, member.name) for member in others)
         self._note_vitals(others)
         slots = {member.peer: member.slots for member in others}
+        for peer in [peer for peer in self._names if peer not in slots][:-GONE_PEERS_MAX]:
+            del self._names[peer]
+            self._slots.pop(peer, None)
         wall = now - status.clock
         for txn in status.transactions:
             self._known(txn.record, wall + txn.known_at)

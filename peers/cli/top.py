@@ -33,7 +33,7 @@ ANSWER_SECONDS = 0.2
 """So long may a look keep keys waiting; an answer takes milliseconds."""
 
 ONCE_SECONDS = 5.0
-"""How long a single frame waits for a server: longer than a failover."""
+"""How long the first frame waits for a server: longer than a failover."""
 
 VITALS_SECONDS = 1.5
 """How long it then waits for peers to say how they do: they do so with a heartbeat."""
@@ -108,7 +108,7 @@ def once(watch: "Watch") -> "Snapshot":
 def _live(peer: "Peer", console: Console, interval: float) -> None:
     """Show frame after frame, until a key says that it is enough."""
     watch, view = peer.watch(), View()
-    snapshot = watch.look(ANSWER_SECONDS)
+    snapshot = watch.look(ONCE_SECONDS)
     with keyboard() as keys, Live(console=console, screen=True, auto_refresh=False) as live:
         looked_at = time.monotonic()
         while True:

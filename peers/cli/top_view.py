@@ -170,6 +170,8 @@ def frame(
 
 def _headline(snapshot: Snapshot) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
+    if not snapshot.server:
+        return Text("no server has answered yet", style="bold red")
     working = [peer for peer in snapshot.peers if peer.slots]
     busy = sum(peer.busy or 0 for peer in working)
     visitors = sum(peer.role == "visitor" for peer in snapshot.peers)

@@ -19,8 +19,8 @@ from grid.messages import (
 )
 from peers.cli.keyboard import decode
 from peers.cli.top_view import View, bar, frame
-from peers.snapshot import FailoverSeen, Snapshot
-from peers.watching import AWAITED_SECONDS, ENDED_SHOWN, TASKS_SHOWN, Memory
+from peers.snapshot import NOTHING, FailoverSeen, Snapshot
+from peers.watching import AWAITED_SECONDS, ENDED_SHOWN, GONE_PEERS_MAX, TASKS_SHOWN, Memory
 from tests.unit.cores import peer
 
 NOON = 1_000_000.0
@@ -138,6 +138,10 @@ def test_what_is_remembered_is_bounded(book: Book) -> None:
     assert [task.start for task in seen.transactions[0].tasks[:1]] == [10]
     seen = book.take(status(), *(end(n, f"r{n}") for n in range(ENDED_SHOWN + 10)))
     assert len(seen.transactions) == ENDED_SHOWN
+    for n in range(3):
+        come = range(n * GONE_PEERS_MAX, (n + 1) * GONE_PEERS_MAX)
+        book.take(status(members=tuple(member(f"p{number}") for number in come)))
+    assert len(book.memory._names) == 2 * GONE_PEERS_MAX
 
 
 def test_failovers_add_up_and_only_those_seen_have_a_time(book: Book) -> None:
@@ -190,6 +194,7 @@ def test_a_frame_shows_peers_transactions_and_keys(seen: Snapshot) -> None:
 
 
 def test_a_lost_server_is_said(seen: Snapshot) -> None:
+    assert drawn(NOTHING, View()).startswith("no server has answered yet\n")
     lost = structs.replace(seen, sought_seconds=2.5)
     assert drawn(lost, View()).startswith("no server: looking for one for 2.50 s; before: a serves")
 
