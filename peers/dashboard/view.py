@@ -24,6 +24,7 @@ class View:
         self._events: deque[tuple[int, State]] = deque(maxlen=EVENTS_MAX)
         self._count = 0
         self._before: Snapshot | None = None
+        self._since = 0.0
 
     def of(self, seen: Snapshot, now: float) -> State:
         """Return the state of a snapshot. ``now`` is the time of day."""
@@ -31,7 +32,11 @@ class View:
         sought = seen.sought_seconds
         link: State = {"live": sought is None and bool(seen.server)}
         if sought is not None:
-            link["since"] = round(now - sought, 1)
+            # As it was first said: seconds that are told twice differ a little.
+            self._since = self._since or round(now - sought, 1)
+            link["since"] = self._since
+        else:
+            self._since = 0.0
         return {
             "link": link,
             "grid": {
