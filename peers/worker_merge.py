@@ -19,8 +19,8 @@ is ``SpoolFull``. A key's hash decides only where its group is written, never th
 """
 
 import heapq
+import itertools
 import os
-import tempfile
 import weakref
 from array import array
 from bisect import bisect_right
@@ -35,6 +35,7 @@ from grid.functions import Functions
 from grid.mapreduce import Chunk, Columns, UserFault, combine, merge
 from grid.pickling import Frozen, StoredValues, joined, show, thaw
 from peers.chunks import decode_groups, encode_in_pieces, open_groups
+from peers.segment import UNSEALED
 from peers.segment_writer import spool_full
 from peers.worker_memory import Watch
 
@@ -362,18 +363,22 @@ class StoredOnDisk(StoredValues):
         raise AttributeError(name)
 
 
+_numbers = itertools.count(1)
+
+
 class _Unnamed:
     """A file that has no name, and so nothing that could be left behind."""
 
     def __init__(self, spool: Spool) -> None:
         self._folder = spool.folder
+        name = Path(spool.folder, f"merged-{os.getpid()}-{next(_numbers)}{UNSEALED}")
         try:
-            file = tempfile.TemporaryFile(dir=spool.folder, buffering=0)  # noqa: SIM115
+            self._fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            name.unlink()
         except OSError as error:
             raise self._failed(error) from error
-        self._fd = file.fileno()
         self._end = 0
-        self.close = weakref.finalize(self, file.close)
+        self.close = weakref.finalize(self, os.close, self._fd)
 
     def append(self, data: bytes) -> int:
         """Write at the end; return where it begins. Raises ``SpoolFull``."""
