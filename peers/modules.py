@@ -67,6 +67,7 @@ _from_source = FileFinder.path_hook(
 
 def distrust_bytecode() -> None:
     """Have this process import the user's own modules from their source, from now on."""
+    _library_folders()  # sysconfig of Python 3.13 itself imports while half filled
     sys.path_hooks.insert(0, _users_finder)
     sys.path_importer_cache.clear()
 

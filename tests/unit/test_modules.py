@@ -2,6 +2,8 @@
 
 import ast
 import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -49,3 +51,17 @@ def test_a_child_forked_while_a_thread_parses_can_parse(tmp_path: Path) -> None:
         if child == 0:
             os._exit(modules.imported_by_file("one", str(path)) != ("needed",))
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_the_finder_of_a_workers_modules_asks_sysconfig_nothing(tmp_path: Path) -> None:
+    """It is asked by imports that ``sysconfig`` itself does, in Python 3.13."""
+    script = """
+import sys
+from peers import modules
+modules.distrust_bytecode()
+del modules.sysconfig
+modules._users_finder(sys.argv[1])
+"""
+    top = Path(__file__).parents[2]
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(command, cwd=top, check=True, timeout=60)
