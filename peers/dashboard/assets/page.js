@@ -102,7 +102,7 @@ function showNotices() {
 }
 
 function showTiles() {
-  const { grid, peers, transactions } = state;
+  const { grid, link, peers, transactions } = state;
   const members = Object.values(peers);
   const working = members.filter((peer) => peer.role !== "visitor");
   const sum = (name) => members.reduce((total, peer) => total + (peer[name] ?? 0), 0);
@@ -111,7 +111,11 @@ function showTiles() {
   const busy = sum("busy");
   const visitors = members.length - working.length;
   const tiles = [
-    { name: "Server", big: grid.server, more: `${grid.address}, term ${grid.term}` },
+    {
+      name: "Server",
+      big: link.live ? grid.server : "sought",
+      more: link.live ? `${grid.address}, term ${grid.term}` : `it was ${grid.server}`,
+    },
     {
       name: "Peers",
       big: format.number(working.length),
@@ -187,3 +191,4 @@ setInterval(() => {
   if (!document.hidden) later();
 }, 1000);
 document.addEventListener("visibilitychange", later);
+window.addEventListener("resize", later);

@@ -5,7 +5,7 @@ import * as format from "./format.js";
 
 const FILTER_FROM = 9; // with fewer nobody has to search
 const MAP_SLOTS_MAX = 32;
-const ROLES = ["serves", "standby", "visitor"]; // in this order
+const ROLES = ["lost", "serves", "standby", "visitor"]; // in this order
 
 const unknown = (value, show) => (value === undefined ? "–" : show(value));
 
@@ -30,7 +30,7 @@ filter.addEventListener("input", () => shown && showPeers(shown));
 
 export function showPeers(state) {
   shown = state;
-  const peers = Object.entries(state.peers).map(([id, peer]) => ({ id, ...peer }));
+  const peers = Object.entries(state.peers).map(([id, peer]) => ({ id, ...peer, role: roleOf(peer, state) }));
   peers.sort(compare);
   document.getElementById("peer-search").hidden = peers.length < FILTER_FROM;
   const sought = filter.value.trim().toLowerCase();
@@ -41,6 +41,11 @@ export function showPeers(state) {
   showHead();
   const rows = found.length ? found : [{ id: "none" }];
   keep(table.tBodies[0], rows, ({ id }) => id, buildRow, updateRow);
+}
+
+// While a server is sought, the one that was is as good as lost.
+function roleOf({ role }, { link }) {
+  return role === "serves" && !link.live ? "lost" : role;
 }
 
 function compare(a, b) {

@@ -15,6 +15,7 @@ const GAP = 6; // between peers
 const LANE_HEIGHTS = [[24, 14], [64, 8], [Infinity, 4]]; // up to so many lanes, this high
 const WIDTH_MIN = 520;
 const TICKS = 6;
+const LABEL_HALF = 24;
 const STEPS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 86400];
 
 const colourOf = (kind) => COLOURS[kind] ?? "other-colour";
@@ -127,11 +128,13 @@ function drawLane(svg, tasks, y, height, left, width, place) {
 }
 
 function drawAxis(svg, from, to, place, total) {
+  const right = place(to);
   const step = STEPS.find((size) => (to - from) / size <= TICKS) ?? (to - from) / TICKS;
   for (let time = 0; time <= to - from; time += step) {
     const x = place(from + time);
     svg.append(draw("line", { class: "grid-line", x1: x, x2: x, y1: AXIS - 4, y2: total }));
-    const label = draw("text", { x, y: 11, "text-anchor": time ? "middle" : "start" });
+    const last = x > right - LABEL_HALF;
+    const label = draw("text", { x, y: 11, "text-anchor": time ? (last ? "end" : "middle") : "start" });
     label.textContent = ticked(time);
     svg.append(label);
   }

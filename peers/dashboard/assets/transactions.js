@@ -7,7 +7,7 @@ import { now } from "./time.js";
 import { forget, unfolded } from "./details.js";
 import { buildTimeline, updateTimeline } from "./timeline.js";
 
-const PAGE = 30;
+const PAGE = 12;
 const CANCEL_MILLISECONDS = 20000; // then the button may be pressed again
 const STATES = ["running", "failed", "cancelled", "finished"];
 const FILTERS = ["all", ...STATES];
