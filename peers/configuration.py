@@ -16,7 +16,7 @@ from grid.errors import Misuse
 from grid.messages import Address
 from grid.settings import PORT, Settings, check_name, check_names
 from peers.addresses import Place, is_loopback, is_wildcard, parse_place
-from peers.memory import parse_size
+from peers.memory import parse_size, worker_bytes
 
 WorkerMode = Literal["process", "thread"]
 
@@ -143,6 +143,7 @@ def configure(given: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
     hosts = tuple(str(place) for place in places)
     _check_types(values)
     settings = Settings(hosts=hosts, **values)
+    worker_bytes(settings.memory_limit, settings.slots)  # raises where it is too little
     if settings.serves and advertise is None:
         _check_reachable(places, listen)
     return Configuration(

@@ -87,6 +87,6 @@ def test_the_limit_is_a_setting_and_a_variable() -> None:
     assert configure({"memory_limit": "1G"}, {}).settings.memory_limit == GIB
     assert configure({"memory_limit": GIB}, {}).settings.memory_limit == GIB
     assert configure({}, {"GRID_MEMORY_LIMIT": "2G"}).settings.memory_limit == 2 * GIB
-    for bad in ("lots", -1, 1.5):
+    for bad in ("lots", -1, 1.5, "50M"):
         with pytest.raises(Misuse):
             configure({"memory_limit": bad}, {})
