@@ -11,7 +11,8 @@
 There is one ``Peer`` at the top of the module and nothing else to set up. ``start=False`` makes it
 begin at the first request that needs it, so each worker starts its own, after the fork, and a
 process that only loads the application (with ``preload_app`` the master does) has no thread,
-socket or file of a grid. Each worker runs one task at a time besides its requests.
+socket or file of a grid. Each worker runs one task at a time besides its requests, and has a part
+of the host's memory, which by default a peer takes half of.
 
 A request that waits is lost with its worker, as without a grid. What was posted is not: it is on
 disk before its id is told. docs/webfarm.md says more.
@@ -30,7 +31,7 @@ SHARE = 20_000
 BODY_MAX = 1 << 20
 WAIT_SECONDS = 55.0  # proxies in front commonly give up after a minute
 
-peer = Peer(start=False, slots=1, copies=1)
+peer = Peer(start=False, slots=1, copies=1, memory_limit="512M")
 
 Answer = tuple[str, object]
 

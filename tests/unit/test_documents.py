@@ -52,6 +52,12 @@ def test_documents_are_plain(name: str) -> None:
     assert [line for line in long if "::" not in line] == []
 
 
+def test_every_page_is_in_the_index() -> None:
+    named = set(_LINK.findall(text_of("docs/README.md")))
+    assert {Path(page).name for page in PAGES} - {"README.md"} <= named
+    assert "docs/README.md" in _LINK.findall(text_of("README.md"))
+
+
 def test_the_reference_is_what_the_docstrings_say() -> None:
     """After a change of a public docstring or signature: ``scripts/apidocs``."""
     assert text_of("docs/api.md") == apidocs.page()
