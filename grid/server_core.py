@@ -477,7 +477,7 @@ class ServerCore:
                 member = state.roster.at(link)
                 if member is not None:
                     self._on_member_message(member, message, now)
-            self.submissions.answer_all()
+            self.submissions.settle(now)
 
     def _all_returned(self, now: float) -> bool:
         """Whether the members of the server before are all here, if their number is known: it was

@@ -54,6 +54,8 @@ class Submissions:
         self._owner_refs = owners
         self._halt = halt
         self._undecided: list[tuple[int, Waiting]] = []
+        self._withdrawn: dict[str, None] = {}
+        """Records whose last owner here withdrew, before everyone had the time to report."""
         self._turn = 0
 
     # -- submitting --------------------------------------------------------------------
@@ -258,10 +260,15 @@ class Submissions:
             return
         self._state.send(member, self._finished(txn, member, asked))
 
-    def answer_all(self) -> None:
-        """Everyone had the time to report: ends that came before that may be heard of now."""
-        for txn in self._state.registry:
-            self._answer(txn)
+    def settle(self, now: float) -> None:
+        """Everyone had the time to report: what had to wait for that ends now, and is told."""
+        for txn in list(self._state.registry):
+            if txn.meta.record in self._withdrawn and not txn.owners:
+                self.end(txn)
+            else:
+                self._conclude(txn, now)
+                self._answer(txn)
+        self._withdrawn.clear()
 
     def _answer(self, txn: Transaction) -> None:
         """Tell those who wait for the end, if it has come."""
@@ -343,8 +350,14 @@ class Submissions:
         if txn.detached:
             patience = max(2 * KEEP_AGAIN_SECONDS, self._state.settings.orphan_run_seconds)
             txn.ownerless_until = now + patience
+        elif self._others_may_come(txn):
+            self._withdrawn[txn.meta.record] = None
         else:
             self.end(txn)
+
+    def _others_may_come(self, txn: Transaction) -> bool:
+        """Whether an earlier server knew it, so that it may have owners who are not here yet."""
+        return txn.resumed and not self._state.settled
 
     def _part_unknown(self, member: Member, message: Acknowledge | Cancel) -> None:
         """An owner is done with a record that no one submitted here. Another owner may yet do so:
@@ -361,7 +374,7 @@ class Submissions:
         owners = txn.owners.values()
         if txn.state == "running" or txn.retained_until is not None or not owners:
             return
-        if not all(owner.acknowledged for owner in owners):
+        if self._others_may_come(txn) or not all(owner.acknowledged for owner in owners):
             return
         if txn.detached:
             self._retain_kept(txn, now)

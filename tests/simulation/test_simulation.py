@@ -23,6 +23,7 @@ FOUND = {
     22962: "a server that a rival could only be pointed to did not hear of that rival",
     121155: "who withdrew before hearing that its name made it an owner was owed a result for ever",
     157991: "who came for a retained result while there was no quorum was forgotten with it",
+    204472: "a record ended with the first owner that came to a new server and withdrew",
     206769: "a frozen process on the only listed port kept the signpost from its host",
     207207: "a record of which nothing was held any more was kept in mind",
     114591: "held parts of a range did not count when whoever ran all of it gave it back",

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from msgspec import structs
 
 from grid.effects import CloseLink, FreePort, TellClient
 from grid.events import LinkOpened, Received, ReignBegan, ReignEnded
@@ -235,6 +236,36 @@ def test_a_range_that_is_held_waits_for_its_holder_and_is_not_run_again() -> Non
     table.hear("b", done("old", holding(1, 2, "b", counter=2)))
     assert [order.kind for _, order in table.orders()] == ["reduce"]
     table.check()
+
+
+@pytest.mark.parametrize("parting", [Cancel("t", "r"), Acknowledge("t", "r")])
+def test_what_its_first_owner_has_done_with_is_kept_until_all_have_reported(
+    parting: Cancel | Acknowledge,
+) -> None:
+    """It may have another owner, who is still on the way from the server before."""
+    table = serve(expected=2)
+    held = (Held("r", (holding(0, 2, "a"),)),)
+    table.join(structs.replace(join("a"), held=held))
+    table.hear("a", resubmission())
+    finish(table)
+    said = table.hear("a", parting)
+    assert Ended("t", "r") in said["a"]
+    assert not any(isinstance(message, Drop) for message in said["a"])
+    table.join(join("b"))
+    said = table.hear("b", Submit("u", meta(items=2), accepted=True))
+    assert [message.txn for message in said["b"] if isinstance(message, Finished)] == ["u"]
+    table.hear("b", Acknowledge("u", "r"))
+    assert Drop("r") in table.wait(Settings().silence_seconds + 1)["a"]
+
+
+def test_a_record_whose_owner_withdrew_ends_when_no_other_has_come() -> None:
+    table = serve(expected=2)
+    table.join(join("a"))
+    table.hear("a", resubmission())
+    table.hear("a", Cancel("t", "r"))
+    assert table.core.state.registry.get("r") is not None
+    table.wait(Settings().silence_seconds + 1)
+    assert table.core.state.registry.get("r") is None
 
 
 def test_what_nobody_was_given_starts_at_once() -> None:
