@@ -18,7 +18,7 @@ from grid.errors import Misuse
 SHARE = 2
 """The default limit is one part in so many of the memory there is: others need some too."""
 
-PEER_BYTES = 56 << 20
+PEER_BYTES = 64 << 20
 """What a peer and its helper take by themselves: interpreters, TLS, the tables of a server."""
 
 WORKER_BYTES = 16 << 20
