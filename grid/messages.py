@@ -19,7 +19,8 @@ from msgspec import Meta, Struct
 from grid.settings import NAME_MAX, PARTITIONS_MAX, SLOTS_MAX
 
 PROTOCOL = 1
-"""Raised whenever a message changes shape; peers of different protocols refuse each other."""
+"""Raised whenever a message changes shape, from the first release on; peers of different protocols
+refuse each other."""
 
 Kind = Literal["map", "reduce", "finish", "call"]
 """What a task does: map a range of items, reduce a range of partitions, finish, call once."""
