@@ -20,6 +20,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -311,7 +312,8 @@ class Site:
         for process in self.processes:
             process.end()
         for pid in self.marked():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended a moment ago
+                os.kill(pid, signal.SIGKILL)
         for sock in self._held:
             sock.close()
         assert not left, f"left behind: {left}"
