@@ -242,8 +242,9 @@ class Auditor:
         if known is not None and election.seen < known:
             self.world.violation(f"P5 {process.name} has forgotten {known} for {election.seen}")
         self._seen[process.me.peer] = election.seen
-        if process.joined_at is None and election.joined:
-            process.joined_at = self.world.now
+        if election.joined:
+            process.joined_at = process.joined_at or self.world.now
+            process.reigns.setdefault(election.reign, self.world.now)
 
     def check_server(
         self, process: "Process", core: ServerCore, effects: list[ServerEffect]

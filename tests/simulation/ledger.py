@@ -142,7 +142,8 @@ class Ledger:
             keeps = page is not None and page.whole and other.me.peer in page.keepers
             if since is None or not keeps or not other.awake or other.disturbed:
                 continue
-            joined = other.joined_at
+            earlier = [reign for reign in process.reigns if reign != core.state.reign]
+            joined = other.reigns.get(earlier[-1]) if earlier else other.joined_at
             before = joined is not None and joined < began and since < began
             here = other.client.election.reign == core.state.reign
             now = self.world.now

@@ -18,6 +18,7 @@ from grid.messages import (
     PeerRef,
     Progress,
     RecordMeta,
+    Reign,
     TaskDone,
     Welcome,
 )
@@ -52,6 +53,8 @@ class Process:
         self.orders_left: int | None = None
         """After so many orders and news sent as server this process is killed."""
         self.joined_at: float | None = None
+        self.reigns: dict[Reign, float] = {}
+        """Those it was a member of, in order, and since when."""
         rng = random.Random(world.rng.getrandbits(64))
         doors = tuple(Address(host, port) for port in settings.ports)
         self.client = ClientCore(settings, self.me, rng, own=(host,), strict=True, doors=doors)
