@@ -270,7 +270,7 @@ def test_a_peer_of_another_version_raises_refused(
     attacked: Attacked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As its user meets it."""
-    monkeypatch.setattr("peers.client_thread.PROTOCOL", PROTOCOL + 7)
+    monkeypatch.setattr("peers.dialler.PROTOCOL", PROTOCOL + 7)
     with pytest.raises(Refused, match=rf"{attacked.port}.*protocol {PROTOCOL}.*same version"):
         Peer(slots=0)
     monkeypatch.undo()

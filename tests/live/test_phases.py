@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from grid.messages import Holding, PeerRef
+from grid.messages import RIDING_BYTES_MAX, Finished, Holding, PeerRef
+from grid.ownership import Ownership
 from peers import Job, Peer, Transaction
 from peers.results import Fetcher
 from tests.live.gates import HELD_KEY, ITEMS, held_answer, held_job, reached
@@ -171,7 +172,7 @@ def test_the_server_is_killed_while_a_reducer_fetches(site: Site) -> None:
 def test_the_server_is_killed_while_the_owner_fetches(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The job is finished, and its result on the way to its owner."""
+    """The job is finished, and its result, too large for a message, on the way to its owner."""
     fetching, go_on = threading.Event(), threading.Event()
     fetch = Fetcher.fetch
 
@@ -183,10 +184,36 @@ def test_the_server_is_killed_while_the_owner_fetches(
     monkeypatch.setattr(Fetcher, "fetch", held)
     here = trial(site)
     site.start("two")
-    txn = here.owner.submit(here.job())
+    job = Job(range(ITEMS), lambda key, _: [(key, bytes(RIDING_BYTES_MAX))])
+    txn = here.owner.submit(job)
     assert fetching.wait(20)
     here.kill_server()
     go_on.set()
+    assert txn.result(60) == job.run()
+    assert txn.progress.executed_again == 0
+
+
+def test_the_server_is_killed_while_a_small_result_comes_in_a_message(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner does not hear that it is finished; the next server says where the result is."""
+    came = threading.Event()
+    finished = Ownership.finished
+
+    def unheard(self: Ownership, message: Finished) -> Any:
+        if message.result and not came.is_set():
+            came.set()
+            return [], []
+        return finished(self, message)
+
+    monkeypatch.setattr(Ownership, "finished", unheard)
+    here = trial(site)
+    site.start("two")
+    txn = here.owner.submit(here.job("finishing"))
+    here.await_gate()
+    here.gate.touch()
+    assert came.wait(60)
+    here.kill_server()
     here.ends_well(txn)
 
 

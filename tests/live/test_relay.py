@@ -416,7 +416,7 @@ def test_a_token_is_good_for_one_peer_once(
     nobody = Refusal("nobody waits here for you, or not any more")
     holder = _engine(trio.holder)
     called: list[object] = []
-    monkeypatch.setattr(type(holder.client), "_call_server", _called(called))
+    monkeypatch.setattr(holder.client._dialler, "call_server", _called(called))
     client = _engine(trio.asker)._bulk_client
     fetching = threading.Thread(
         target=lambda: client.fetch(trio.ref, FetchItems("r", (1,)), 10), daemon=True
@@ -442,8 +442,8 @@ def test_a_token_is_good_for_one_peer_once(
 
 
 def _called(calls: list[object]) -> Any:
-    async def call_server(_: object, effect: object) -> None:
-        calls.append(effect)
+    async def call_server(token: str) -> None:
+        calls.append(token)
 
     return call_server
 
