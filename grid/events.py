@@ -349,8 +349,8 @@ class TaskRefused:
 
 @dataclass(frozen=True, slots=True)
 class EstateAdopted:
-    """The outputs of a dead peer of this host are now ours to keep; or, with no ``peer``, what
-    this peer's journal has kept."""
+    """Outputs of dead peers of this host, or what its journal has kept, are now ours to keep; all
+    that ``peer`` held has been told with this, if one is named."""
 
     peer: str
     held: tuple[Held, ...]

@@ -467,8 +467,13 @@ class ClientThread(CoreThread):
         """On a data thread. Whatever is revived finds the outputs that were left announced."""
         with self._adopting:
             try:
-                for peer, held in self._store.adopt():
-                    self.post(ev.EstateAdopted(peer, tuple(held)))
+                estates = self._store.adopt()
+                # One of the dead may have kept for us what another had left: nobody's estate is
+                # complete before all that was found has been told.
+                for held in (held for _, held in estates if held):
+                    self.post(ev.EstateAdopted("", tuple(held)))
+                for peer, _ in estates:
+                    self.post(ev.EstateAdopted(peer, ()))
             except SpoolBusy as error:  # the core orders several looks at each dead neighbour's
                 log.warning("cannot take over what dead peers held now: %s", error)
             finally:

@@ -10,6 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from grid.keeping import TOUCH_SECONDS, TOUCHES
 from grid.messages import Keeping, RecordMeta
 from tests.simulation.process import Process
 
@@ -154,6 +155,8 @@ class Calamities:
             if case.open and case.process.awake and ledger.lost(case.wanted):
                 self._scenario.auditor.withdrawn(case.txn, everyone=False)
                 case.process.cancel(case.txn, everyone=False)
+        # Who died before it joined is missed by nobody: what it kept is found by the next look.
+        world.run(world.now + min(TOUCH_SECONDS, self._keeps.seconds / TOUCHES))
         owed = ledger.owed(HEAL_SECONDS)
         for record in owed:
             for process in self._scenario.living():

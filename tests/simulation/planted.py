@@ -273,12 +273,12 @@ FAULTS = {
 }
 
 LOSING: dict[str, Fault] = {
-    "detached work is revived at once": Fault(12, Ownership, "submit", revive_at_once),
+    "detached work is revived at once": Fault(328, Ownership, "submit", revive_at_once),
     "an end is told before it is on disk": Fault(
         6, Submissions, "_may_be_shown", show_when_it_ends
     ),
     "a keeper without room says that it has the end": Fault(
-        124, Ownership, "unkept", acknowledge_without_room
+        11, Ownership, "unkept", acknowledge_without_room
     ),
     "ends on disk are not announced": Fault(15, Keeper, "revived", announce_no_ends),
     "two keepers of one host are two copies": Fault(310, Copies, "_too_few", count_keepers),

@@ -66,6 +66,8 @@ class Process:
         self.heard_at = 0.0
         self.port: Address | None = None
         self._links: dict[int, tuple[Link, int]] = {}
+        self._dialled: dict[int, Address] = {}
+        """Connections on their way: by the numbers of their links."""
         self._link_count = 0
         self._inbox: list[Callable[[], None]] = []
         self._overdue: list[Callable[[], None]] = []
@@ -235,12 +237,20 @@ class Process:
         hello = Hello(1, "grid", self.me.peer, self.name, (3, 11), "peer", address)
         link.send(1, lambda: other._step_server(ev.LinkOpened(link.numbers[1], hello, local)))
         welcome = other.greeting
-        link.send(0, lambda: self._step_client(ev.Connected(link.numbers[0], address, welcome)))
+        self._dialled[link.numbers[0]] = address
+
+        def connected() -> None:
+            del self._dialled[link.numbers[0]]
+            self._step_client(ev.Connected(link.numbers[0], address, welcome))
+
+        link.send(0, connected)
 
     def link_lost(self, link: Link, end: int, reason: str) -> None:
         number = link.numbers[end]
         self._links.pop(number, None)
-        if end == 0:
+        if end == 0 and (dialled := self._dialled.pop(number, None)) is not None:
+            self._step_client(ev.ReconnectFailed(dialled, "silent", reason))
+        elif end == 0:
             self._step_client(ev.LinkLost(number, reason))
         else:
             self._step_server(ev.LinkLost(number, reason))

@@ -223,6 +223,8 @@ class Workshop:
 
     def adopt_estates(self) -> None:
         host = self.process.host
+        told: list[ev.EstateAdopted] = []
+        complete: list[ev.EstateAdopted] = []
         for dead in host.processes:
             keeper = host.adopted_by.get(dead.me.peer)
             if dead.alive or (keeper and keeper.alive):
@@ -232,4 +234,9 @@ class Workshop:
             for output, content in host.spools[dead.me.peer].items():
                 by_record.setdefault(output.record, []).append(Holding(output, len(content)))
             held = tuple(Held(record, tuple(hs)) for record, hs in by_record.items())
-            self.process.soon(ev.EstateAdopted(dead.me.peer, held))
+            if held:
+                told.append(ev.EstateAdopted("", held))
+            complete.append(ev.EstateAdopted(dead.me.peer, ()))
+        seconds = self.world.delay()
+        for event in (*told, *complete):
+            self.process.soon(event, seconds)

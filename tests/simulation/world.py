@@ -75,8 +75,12 @@ class World:
 
     def at(self, seconds: float, action: Callable[[], None]) -> None:
         """Let something happen after so many seconds."""
+        self.at_moment(self.now + seconds, action)
+
+    def at_moment(self, moment: float, action: Callable[[], None]) -> None:
+        """Let something happen then: of what happens in one moment, in the order of the calls."""
         self._count += 1
-        heapq.heappush(self._heap, (self.now + seconds, self._count, action))
+        heapq.heappush(self._heap, (moment, self._count, action))
 
     def delay(self) -> float:
         return self.rng.uniform(*self.latency)
@@ -196,7 +200,7 @@ class Link:
         delay = 0.0 if self.local else self.world.delay() * self.ends[end].slowness
         arrives = max(self._last[end], self.world.now + delay)
         self._last[end] = arrives
-        self.world.at(arrives - self.world.now, lambda: self.arrive(end, deliver))
+        self.world.at_moment(arrives, lambda: self.arrive(end, deliver))
 
     def arrive(self, end: int, deliver: Callable[[], None]) -> None:
         hosts = [self.ends[1 - end].host.name, self.ends[end].host.name]
