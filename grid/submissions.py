@@ -222,9 +222,12 @@ class Submissions:
                 self._state.send(member, self._finished(txn, member, owner.txn))
 
     def _finished(self, txn: Transaction, member: Member, told: str) -> Finished:
+        """Where its result is; or all of it, if it is small and nobody else may want it: a copy at
+        its owner is what latecomers to a name find when who made it is gone."""
         found = self.sources(txn, member)
-        whole = txn.brought is not None and [txn.brought[0]] == [h.output for h, _ in found]
-        result = txn.brought[1] if whole and txn.brought is not None else b""
+        output, brought = txn.brought or (None, b"")
+        whole = [output] == [holding.output for holding, _ in found]
+        result = brought if whole and not txn.name else b""
         return Finished(told, txn.meta.record, txn.meta, found, txn.skipped, result)
 
     def show_result(self, member: Member, message: AskResult) -> None:

@@ -186,6 +186,17 @@ def test_a_small_result_goes_to_its_owner_with_the_word_that_it_is_there(
         assert finished.result == b"", "it was not all: there was a finish"
 
 
+def test_the_result_of_a_name_is_fetched_so_that_its_owner_has_a_copy(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", named("t", "r"))
+    ((name, order),) = table.orders()
+    whole = holding(0, meta().partitions, name, kind="reduce", counter=7)
+    table.hear(name, TaskDone(order.attempt, whole, 0.01, result=b"result"))
+    (finished,) = [m for m in table.said["a"] if isinstance(m, Finished)]
+    assert finished.result == b""
+
+
 def test_what_cannot_be_fetched_runs_again_and_is_announced_again(table: Table) -> None:
     table.join(join("a"))
     table.hear("a", Submit("t", meta(items=1)))
