@@ -26,6 +26,7 @@ from peers.call_outcomes import exception_of, resolve
 from peers.call_runner import Arguments, run
 from peers.calls import NO_NAMES, Packer, encode, kind_of
 from peers.engine import Engine
+from peers.interruptible import pieces
 from peers.slot_watch import SlotWatch
 from peers.submission import check
 from peers.transaction import Transaction
@@ -139,8 +140,12 @@ class CallQueue:
 
     def wait(self) -> None:
         """Wait until every call is resolved."""
+
+        def idle() -> bool:
+            return not self._waiting and not self._resolving
+
         with self._resolved:
-            self._resolved.wait_for(lambda: not self._waiting and not self._resolving)
+            any(self._resolved.wait_for(idle, seconds) for seconds in pieces(None))
 
     def abandon(self) -> None:
         """Take no more calls, cancel those not sent, and end the others."""

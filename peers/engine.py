@@ -47,7 +47,7 @@ from grid.messages import (
     Status,
 )
 from grid.pickling import show
-from peers import detached, handing
+from peers import detached, handing, interruptible
 from peers.addresses import host_id, listen_hosts, probe_hosts
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.bulk_server import BulkServer
@@ -61,6 +61,7 @@ from peers.failures import as_error
 from peers.fingerprint import fingerprint
 from peers.handing import Give, HandOver, Unheard
 from peers.inputs import FETCH_SECONDS, Inputs
+from peers.interruptible import InterruptibleFuture
 from peers.memory import worker_bytes
 from peers.records import Head, OwnedRecord, Records, digest, load_keys, own
 from peers.relay import Relay
@@ -238,7 +239,7 @@ class Engine:
         found = self._found
         self.client.post(ev.Started(found.addresses, found.own, found.unknown))
         try:
-            self._joined.wait(self.settings.join_timeout + CLOSE_SECONDS)
+            interruptible.wait(self._joined, self.settings.join_timeout + CLOSE_SECONDS)
         except BaseException:  # Ctrl-C, most likely
             self.close()
             raise
@@ -258,7 +259,7 @@ class Engine:
         with self._closing:
             if self._closed.is_set() and not self._transactions and self.role is None:
                 return self.left_well
-            self._closed.wait(limit + CLOSE_SECONDS)
+            interruptible.wait(self._closed, limit + CLOSE_SECONDS)
             self.client.stop()
             self.server.stop()
             if self._trace is not None:
@@ -425,14 +426,14 @@ class Engine:
         self, *, watching: bool = False, after: Bookmark = NO_BOOKMARK
     ) -> Future[Status]:
         """Ask the server how the grid is; and if one goes on ``watching`` it, what has happened."""
-        asked: Future[Status] = Future()
+        asked: Future[Status] = InterruptibleFuture()
         self.client.call(self._askers.append, (AskStatus(watching, after), asked))
         self.client.post(ev.StatusRequested(watching, after))
         return asked
 
     def ask_prints(self, record: str, after: Bookmark) -> Future[Prints]:
         """Ask the server what user code of a record printed."""
-        asked: Future[Prints] = Future()
+        asked: Future[Prints] = InterruptibleFuture()
         self.client.call(self._askers.append, (AskPrints(record, after), asked))
         self.client.post(ev.PrintsRequested(record, after))
         return asked
@@ -447,7 +448,7 @@ class Engine:
 
     def ask_drain(self, peer: str, seconds: float) -> Future[Drained]:
         """Ask that another peer leaves well."""
-        asked: Future[Drained] = Future()
+        asked: Future[Drained] = InterruptibleFuture()
         self.client.call(self._drain_askers.setdefault(peer, []).append, asked)
         self.client.post(ev.DrainRequested(peer, seconds))
         return asked

@@ -29,6 +29,7 @@ from peers.call_queue import Call, CallQueue
 from peers.call_runner import Chunked
 from peers.calls import Packer
 from peers.engine import Engine
+from peers.interruptible import InterruptibleFuture
 
 T = TypeVar("T")
 
@@ -63,7 +64,7 @@ class GridExecutor(Executor):
         """
         if _exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
-        future: Future[T] = Future()
+        future: Future[T] = InterruptibleFuture()
         try:
             given, names = self._packer.arguments(fn, args, kwargs)
         except NotPicklable as error:

@@ -25,7 +25,7 @@ from grid.messages import (
     TransactionStatus,
 )
 from grid.settings import check_name
-from peers import forking, submission
+from peers import forking, interruptible, submission
 from peers.configuration import configure
 from peers.engine import Engine
 from peers.transaction import Transaction
@@ -264,7 +264,7 @@ class Peer:
 
     def wait_until_down(self, timeout: float | None = None) -> bool:
         """Wait until the grid is asked to go down, or this peer to leave; tell whether it was."""
-        return self._went_down.wait(timeout)
+        return interruptible.wait(self._went_down, timeout)
 
     @property
     def drain_seconds(self) -> float | None:

@@ -9,12 +9,13 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
 
 from grid.effects import ShowProgress
 from grid.errors import GridError, PeerClosed, TransactionCancelled
+from peers.interruptible import InterruptibleFuture
 from peers.results import Results
 
 
@@ -41,7 +42,7 @@ class Progress:
         return f"{mapped}, {self.reduces_done} of {self.reduces_total} partitions reduced"
 
 
-class Transaction(Future[dict[Any, Any]]):
+class Transaction(InterruptibleFuture[dict[Any, Any]]):
     """One submission of a job. Made by ``Peer.submit``.
 
     ``id`` names it; ``name`` is the one given to ``submit``, or empty.

@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import CannotJoin, GridError, Misuse
@@ -160,15 +161,10 @@ class Reader:
     @staticmethod
     def _wait(asked: "Future[Prints]") -> Prints:
         """Wait for an answer, however long a server is sought; say so, once."""
-        try:
+        with suppress(FutureTimeout):
             return asked.result(SOUGHT_SECONDS)
-        except FutureTimeout:
-            _say("no server: looking for one")
-        while True:
-            try:
-                return asked.result(POLL_SECONDS)  # in pieces, so that Ctrl-C is heard
-            except FutureTimeout:
-                continue
+        _say("no server: looking for one")
+        return asked.result()
 
 
 def _tell_end(record: str, state: str, snapshot: "Snapshot") -> int:

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from grid.errors import CannotJoin, Misuse, Refused, WrongKey
+from peers import interruptible
 from peers.mincemeat import DEFAULT_PORT
 from peers.mincemeat.joining import (
     as_password,
@@ -95,11 +96,11 @@ class Client:
 
     def finished(self, timeout: float | None = 0.0) -> bool:
         """Whether the client has left, or is leaving. Wait so long for it."""
-        return self._finished.wait(timeout)
+        return interruptible.wait(self._finished, timeout)
 
     def authenticated(self, timeout: float | None = 0.0) -> bool:
         """Whether server and client have proved themselves to each other. Wait so long for it."""
-        return self._joined.wait(timeout)
+        return interruptible.wait(self._joined, timeout)
 
     def name(self) -> str:
         """What people read."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from grid.errors import PeerClosed
 from grid.job import Job
+from peers.interruptible import pieces
 
 
 def readable(datasource: Any) -> Any:
@@ -60,7 +61,7 @@ class Source:
         """Read what is asked for, until ``transaction`` is done."""
         transaction.add_done_callback(lambda _: self._asked.put(None))
         try:
-            while (asked := self._asked.get()) is not None:
+            while (asked := self._next()) is not None:
                 key, answer = asked
                 try:
                     answer.set_result(self._job.datasource[key])
@@ -68,6 +69,15 @@ class Source:
                     answer.set_exception(error)
         finally:
             self._end()
+
+    def _next(self) -> tuple[Any, Future[Any]] | None:
+        """What is asked for next; None when the transaction is done."""
+        for seconds in pieces(None):
+            try:
+                return self._asked.get(timeout=seconds)
+            except queue.Empty:
+                pass
+        return None
 
     def _end(self) -> None:
         """Whoever still asks is told that nobody reads any more."""

@@ -1,0 +1,69 @@
+"""A signal that wakes nobody is heard all the same, and waiting is otherwise as it was."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from peers import interruptible
+from peers.interruptible import InterruptibleFuture
+from peers.transaction import Transaction
+
+FAR = 30.0
+
+
+@contextmanager
+def signalled_asleep() -> Iterator[None]:
+    """Ctrl-C within a moment, taken by a thread that is not the main one, which so sleeps on: what
+    also happens when it comes just before the sleep."""
+
+    def press() -> None:
+        asleep.wait(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    asleep = threading.Event()
+    thread = threading.Thread(target=press)
+    thread.start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        thread.join()
+
+
+WAITS: list[Callable[[], object]] = [
+    lambda: InterruptibleFuture[int]().result(FAR),
+    lambda: InterruptibleFuture[int]().exception(FAR),
+    lambda: Transaction("id", "", lambda _: None).result(FAR),
+    lambda: interruptible.wait(threading.Event(), FAR),
+]
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_a_signal_that_wakes_nobody_is_heard(wait: Callable[[], object]) -> None:
+    with pytest.raises(KeyboardInterrupt), signalled_asleep():
+        wait()
+
+
+def test_an_outcome_comes_as_from_any_future() -> None:
+    kept: InterruptibleFuture[int] = InterruptibleFuture()
+    with pytest.raises(TimeoutError):
+        kept.result(0.01)
+    threading.Timer(0.3, kept.set_result, [3]).start()
+    assert kept.result() == 3
+    assert kept.exception(-1.0) is None
+    failed: InterruptibleFuture[int] = InterruptibleFuture()
+    failed.set_exception(TimeoutError("its own"))
+    with pytest.raises(TimeoutError, match="its own"):
+        failed.result(FAR)
+
+
+def test_an_event_is_waited_for_as_long_as_said() -> None:
+    event = threading.Event()
+    assert not interruptible.wait(event, 0.3)
+    event.set()
+    assert interruptible.wait(event, None)
