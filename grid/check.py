@@ -47,7 +47,7 @@ def _check_sample(job: "Job") -> None:
         _check_key_travels(key, "the datasource's key")
         value = job.value(key)
         for grouper in (uncombined, combined):
-            grouper.add_item(index, key, copy_of(value, "the value of key", key))
+            grouper.add_items([(index, key, copy_of(value, "the value of key", key))])
     groups = [pair for _, chunk in uncombined.drain(1) for pair in chunk.items()]
     for key, values in groups[:SAMPLE_KEYS]:
         _check_key_travels(key, "the emitted key")

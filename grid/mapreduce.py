@@ -18,16 +18,16 @@ for every function that gets them. The pairs of an item must fit into memory if 
 Not here: where chunks are kept, when a grouper is drained, who runs what.
 """
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
-from zlib import crc32
 
 from grid.errors import BadJob
 from grid.functions import Function, Functions
-from grid.partition import check_key, partition_of
+from grid.partition import check_key, partitions_of
 from grid.pickling import IMMUTABLE, Frozen, StoredValues, copy_of, freeze, joined, show, thaw
 
 if TYPE_CHECKING:
@@ -48,7 +48,8 @@ class Columns(NamedTuple):
 
 Pair = tuple[Any, Any]
 
-Count = Callable[[int, bool], None]
+Lists = dict[Any, list[Any]]
+"""Values by key, in a map. A key is checked once, when it first appears."""
 
 
 class Groups(Protocol):
@@ -91,17 +92,6 @@ class UserFault(Exception):
         )
 
 
-class _Groups(dict[Any, list[Any]]):
-    """Values by key. A key is checked once, when it first appears."""
-
-    def __missing__(self, key: Any) -> list[Any]:
-        if type(key) is not str:
-            check_key(key)
-        values: list[Any] = []
-        self[key] = values
-        return values
-
-
 # ------------------------------------------------------------------------------ map
 
 
@@ -128,22 +118,30 @@ class Grouper:
         self._skip = skip
         # An item stands alone until it is complete if it may fail alone or is collected.
         self._alone = skip or functions.collectfn is not None
-        self._groups = _Groups()
-        self._combine_at = COMBINE_PAIRS
+        self._groups: Lists = {}
+        self._combine_at = self._combine_first = (
+            sys.maxsize if functions.combinefn is None else COMBINE_PAIRS
+        )
 
-    def add_item(self, index: int, key: Any, value: Any) -> None:
-        """Map one item. ``value`` is the function's to keep and change."""
-        try:
-            if self._alone:
-                self._add_groups(_collected(self._functions, key, self._mapped_alone(key, value)))
-            else:
-                _map(self._functions, key, value, self._groups, self._count)
-        except UserFault as fault:
-            fault.index = index
-            if not self._skip:
-                raise
-            self.skipped.append(index)
-        self._combine_many()
+    def add_items(self, items: Iterable[tuple[int, Any, Any]]) -> None:
+        """Map items (index, key, value). A value is its function's to keep and change. What gives
+        the items may drain what is held before it gives the next."""
+        functions, groups = self._functions, self._groups
+        for index, key, value in items:
+            try:
+                if self._alone:
+                    count = self._add_alone(key, value)
+                else:
+                    count = _map(functions, key, value, groups, self._count)
+            except UserFault as fault:
+                fault.index = index
+                if not self._skip:
+                    raise
+                self.skipped.append(index)
+                continue
+            self.size += count
+            if self.size >= self._combine_at:
+                self._combine_many()
 
     def drain(self, partitions: int) -> list[tuple[int, Chunk]]:
         """Hand over all that is held, as chunks by ascending partition, and start empty.
@@ -155,42 +153,42 @@ class Grouper:
         groups = self._groups
         plain = IMMUTABLE.issuperset(map(type, chain.from_iterable(groups.values())))
         chunks: dict[int, Chunk] = {}
-        for key, values in groups.items():
-            if type(key) is str:  # partition_of, without the call
-                partition = crc32(key.encode("utf-8", "surrogatepass")) % partitions
-            else:
-                partition = partition_of(key, partitions)
+        numbers = partitions_of(groups, partitions)
+        for partition, (key, values) in zip(numbers, groups.items(), strict=True):
             chunk = chunks.get(partition)
             if chunk is None:
                 chunk = chunks[partition] = {}
             chunk[key] = values if plain else freeze(values, "a value of key", key)
         groups.clear()  # the very same dict: an item may be adding to it
-        self.size, self._combine_at = 0, COMBINE_PAIRS
+        self.size, self._combine_at = 0, self._combine_first
         return sorted(chunks.items(), key=lambda pair: pair[0])
 
-    def _mapped_alone(self, key: Any, value: Any) -> _Groups:
-        groups = _Groups()
-        _map(self._functions, key, value, groups, None)
-        return groups
-
-    def _count(self, pairs: int, last: bool) -> None:
-        """So many pairs more are held; ``last`` says that the item has no others."""
+    def _count(self, pairs: int) -> None:
+        """So many pairs more are held, and the item has others."""
         self.size += pairs
-        if not last:
+        if self.size >= self._combine_at:
             self._combine_many()
-            if self._on_many is not None:
-                self._on_many()
+        if self._on_many is not None:
+            self._on_many()
 
     def _combine_many(self) -> None:
-        if self.size >= self._combine_at and self._functions.combinefn is not None:
-            self._combine()
-            self._combine_at = max(COMBINE_PAIRS, 2 * self.size)
+        self._combine()
+        self._combine_at = max(COMBINE_PAIRS, 2 * self.size)
 
-    def _add_groups(self, groups: _Groups) -> None:
+    def _add_alone(self, key: Any, value: Any) -> int:
+        """Map and collect an item, and only then add what came of it."""
+        mapped: Lists = {}
+        _map(self._functions, key, value, mapped, None)
         mine = self._groups
-        for key, values in groups.items():
-            mine[key] += values
-            self.size += len(values)
+        count = 0
+        for out, values in _collected(self._functions, key, mapped).items():
+            count += len(values)
+            held = mine.get(out)
+            if held is None:
+                mine[out] = values
+            else:
+                held += values
+        return count
 
     def _combine(self) -> None:
         groups = self._groups
@@ -205,45 +203,43 @@ def map_items(
     items: Iterable[tuple[int, Any, Any]],
     *,
     skip: bool = False,
-    on_item: Callable[[int], None] | None = None,
 ) -> Grouper:
-    """Map all ``items`` (index, key, value); return the grouper, to be drained.
-
-    ``on_item`` is told each index before its item is mapped.
-    """
+    """Map all ``items`` (index, key, value); return the grouper, to be drained."""
     grouper = Grouper(functions, skip=skip)
-    for index, key, value in items:
-        if on_item is not None:
-            on_item(index)
-        grouper.add_item(index, key, value)
+    grouper.add_items(items)
     return grouper
 
 
-def _map(functions: Functions, key: Any, value: Any, groups: _Groups, count: Count | None) -> None:
-    """Run mapfn on one item and add its pairs to ``groups``; ``count`` is told how many."""
+def _map(
+    functions: Functions,
+    key: Any,
+    value: Any,
+    groups: Lists,
+    count: Callable[[int], None] | None,
+) -> int:
+    """Run mapfn on one item and add its pairs to ``groups``. Returns how many, without those that
+    ``count`` was told of."""
     mapfn = functions.mapfn
     if mapfn is None:
+        check_key(key)
         values = value if isinstance(value, list) else [value]
-        groups[key] += values
-        if count is not None:
-            count(len(values), True)
-        return
+        groups[key] = groups.get(key, []) + values
+        return len(values)
     try:
         pairs = mapfn(key, value)
     except Exception as error:
         raise UserFault("mapfn", show(key), error) from error
-    if pairs is not None:
-        _take(groups, pairs, "mapfn", key, count)
+    return 0 if pairs is None else _take(groups, pairs, "mapfn", key, count)
 
 
-def _collected(functions: Functions, key: Any, groups: _Groups) -> _Groups:
+def _collected(functions: Functions, key: Any, groups: Lists) -> Lists:
     """Run collectfn, if there is one, over the pairs of the item with this key."""
     collectfn = functions.collectfn
     if collectfn is None:
         return groups
     for out, values in groups.items():
         groups[out] = _apart(out, values)
-    results = _Groups()
+    results: Lists = {}
     try:
         if functions.collect_pairs:
             pairs = collectfn(iter(groups.items()))
@@ -251,8 +247,8 @@ def _collected(functions: Functions, key: Any, groups: _Groups) -> _Groups:
             pairs = [(out, collectfn(out, values)) for out, values in groups.items()]
     except Exception as error:
         raise UserFault("collectfn", show(key), error) from error
-    _take(results, pairs, "collectfn", key)
-    collected = _Groups()
+    _take(results, pairs, "collectfn", key, None)
+    collected: Lists = {}
     for out, values in results.items():
         # A list is the value list; anything else is the one value.
         lists = [value if isinstance(value, list) else [value] for value in values]
@@ -375,7 +371,7 @@ def finish(functions: Functions, pairs: Iterable[Pair]) -> Iterator[Pair]:
 
 def assemble(pairs: Iterable[Pair]) -> dict[Any, Any]:
     """Return the results as a dict; raise ``BadJob`` if two have one key."""
-    results = _Groups()
+    results: dict[Any, Any] = {}
     count = 0
     for count, (key, value) in enumerate(pairs, 1):  # noqa: B007
         if key in results:
@@ -384,7 +380,7 @@ def assemble(pairs: Iterable[Pair]) -> dict[Any, Any]:
                 f"yield each key once"
             )
         results[key] = value
-    return dict(results)
+    return results
 
 
 def run(job: "Job", on_error: str = "raise") -> dict[Any, Any]:
@@ -423,21 +419,36 @@ def compute(
 # ------------------------------------------------------------------------------ calling
 
 
-def _take(groups: _Groups, pairs: Any, role: str, key: Any, count: Count | None = None) -> None:
-    """Add the pairs that a function returned to ``groups``; tell ``count`` of each batch."""
-    where = partial(show, key)
-    iterator = _iterator(pairs, role, where)
-    last = False
-    while not last:
-        batch = _next_batch(iterator, BATCH, role, where)
+def _take(
+    groups: Lists, pairs: Any, role: str, key: Any, count: Callable[[int], None] | None
+) -> int:
+    """Add the pairs that a function returned to ``groups``, in batches. ``count`` is told of each
+    but the last, whose length is returned."""
+    held_by = groups.get
+    more: Iterator[Any] | None = None
+    batch: Sequence[Any]
+    if (type(pairs) is tuple or type(pairs) is list) and len(pairs) < BATCH:
+        batch = pairs  # as it is: for few pairs, to iterate twice costs as much as grouping them
+    else:
+        more = _iterator(pairs, role, partial(show, key))
+        batch = _next_batch(more, BATCH, role, partial(show, key))
+    while True:
         try:
             for out, value in batch:
-                groups[out].append(value)
+                held = held_by(out)
+                if held is None:
+                    if type(out) is not str:
+                        check_key(out)
+                    groups[out] = [value]
+                else:
+                    held.append(value)
         except Exception as error:
-            raise UserFault(role, where(), _bad_pair(role, batch) or error) from error
-        last = len(batch) < BATCH
+            raise UserFault(role, show(key), _bad_pair(role, batch) or error) from error
+        if more is None or len(batch) < BATCH:
+            return len(batch)
         if count is not None:
-            count(len(batch), last)
+            count(len(batch))
+        batch = _next_batch(more, BATCH, role, partial(show, key))
 
 
 def _call_with_each(function: Function, role: str, inputs: Iterator[Pair]) -> Iterator[Pair]:
@@ -507,7 +518,7 @@ def _iterator(pairs: Any, role: str, where: Callable[[], str]) -> Iterator[Any]:
     return iter(pairs)
 
 
-def _bad_pair(role: str, batch: list[Any]) -> BadJob | None:
+def _bad_pair(role: str, batch: Sequence[Any]) -> BadJob | None:
     """Return what is wrong with the first bad pair, or None if all are fit."""
     for pair in batch:
         try:

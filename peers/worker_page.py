@@ -19,12 +19,13 @@ _NO_ITEM = -1
 
 
 class Page:
-    """One end of the shared memory, over descriptor ``fd``, which it then owns."""
+    """One end of the shared memory, over descriptor ``fd``, which it then owns. ``cell[0]`` is the
+    item the worker is on, for who notes very many."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._map = mmap.mmap(fd, REPORT_START)
-        self._cell = memoryview(self._map)[:8].cast("q")
+        self.cell = memoryview(self._map)[:8].cast("q")
 
     @classmethod
     def create(cls) -> "Page":
@@ -36,12 +37,12 @@ class Page:
     @property
     def item(self) -> int | None:
         """The item the worker is on."""
-        index = self._cell[0]
+        index = self.cell[0]
         return None if index == _NO_ITEM else index
 
     @item.setter
     def item(self, index: int | None) -> None:
-        self._cell[0] = _NO_ITEM if index is None else index
+        self.cell[0] = _NO_ITEM if index is None else index
 
     def report(self) -> str:
         """Return what the crash handler wrote, if anything."""
@@ -51,7 +52,7 @@ class Page:
     def close(self) -> None:
         """Let go of memory and descriptor. A second call does nothing."""
         if self.fd >= 0:
-            self._cell.release()
+            self.cell.release()
             self._map.close()
             os.close(self.fd)
             self.fd = -1

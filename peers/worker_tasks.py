@@ -141,9 +141,7 @@ def _map(task: MapTask, bench: Bench) -> Sealed:
     with ExitStack() as open_writers:
         mapping = _Mapping(task, bench, open_writers)
         grouper = mapping.grouper
-        for index, key, value in _values(task, bench, grouper.skipped):
-            grouper.add_item(index, key, value)
-            mapping.after_item(value)
+        grouper.add_items(mapping.items())
         if task.whole and not mapping.spilled:
             return _reduce_whole(grouper, task, bench)
         mapping.drain()
@@ -169,11 +167,34 @@ class _Mapping:
         writer = _writer(self._task.output, self._task.partitions, self._bench)
         return self._open_writers.enter_context(writer)
 
-    def after_item(self, value: Any) -> None:
-        """An item was mapped; spill if much is held."""
-        if type(value) in _SIZED and len(value) >= LARGE_VALUE:
-            self._unwatched = ITEMS_UNWATCHED
-        self._count()
+    def items(self) -> Iterator[tuple[int, Any, Any]]:
+        """Yield the items to be mapped as (index, key, value), reading files here or asking for
+        what is not the same here; spill in between if much is held."""
+        task, bench, grouper = self._task, self._bench, self.grouper
+        items = _opened(task.items)
+        start = task.output.start
+        given = _ask_for_strangers(items, start, bench)
+        page = bench.page.cell
+        items.reverse()
+        for index in range(start, start + len(items)):
+            key, value = items.pop()  # a value is let go as soon as it is mapped
+            page[0] = index
+            if isinstance(value, Reference):
+                try:
+                    value = given.pop(index) if index in given else _read(value, index, key, bench)
+                except UserFault:
+                    if not task.skip:
+                        raise
+                    grouper.skipped.append(index)
+                    continue
+            yield index, key, value
+            self._unwatched += 1
+            if (
+                self._unwatched >= ITEMS_UNWATCHED
+                or grouper.size >= self._values_max
+                or (type(value) in _SIZED and len(value) >= LARGE_VALUE)
+            ):
+                self._look()
 
     def drain(self) -> None:
         """Write out all that is held."""
@@ -183,10 +204,13 @@ class _Mapping:
                 self.writer.add(partition, data)
 
     def _count(self) -> None:
-        held = self.grouper.size
+        """A batch of pairs of a large item is held."""
         self._unwatched += 1
-        if self._unwatched < ITEMS_UNWATCHED and held < self._values_max:
-            return
+        if self._unwatched >= ITEMS_UNWATCHED or self.grouper.size >= self._values_max:
+            self._look()
+
+    def _look(self) -> None:
+        held = self.grouper.size
         self._unwatched = 0
         if self._watch.full(held):
             self.drain()
@@ -213,29 +237,6 @@ def _reduce_whole(grouper: Grouper, task: MapTask, bench: Bench) -> Sealed:
             merge(copied, _opened_chunk(encode_groups(groups)))  # as by way of a segment
             _write(writer, partition, reduce_partition(bench.functions, copied))
         return writer.seal(content_bytes_max=RIDING_BYTES_MAX)
-
-
-def _values(task: MapTask, bench: Bench, skipped: list[int]) -> Iterator[tuple[int, Any, Any]]:
-    """Yield (index, key, value), reading files here or asking for what is not the same here."""
-    items = _opened(task.items)
-    start = task.output.start
-    given = _ask_for_strangers(items, start, bench)
-    for position in range(len(items)):
-        key, value = items[position]
-        items[position] = None  # a value is let go as soon as it is mapped
-        index = start + position
-        bench.page.item = index
-        if index in given:
-            value = given.pop(index)
-        elif isinstance(value, Reference):
-            try:
-                value = _read(value, index, key, bench)
-            except UserFault:
-                if not task.skip:
-                    raise
-                skipped.append(index)
-                continue
-        yield index, key, value
 
 
 def _opened(pickled: bytes) -> list[Any]:

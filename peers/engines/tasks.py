@@ -104,11 +104,7 @@ def map_share(share: Share, recipe: Recipe) -> tuple[Told, dict[int, Piece]]:
         grouper = Grouper(_functions(recipe), skip=share.skip)
         chunks: dict[int, list[bytes]] = {}
         try:
-            for index, key, value in _values(share, grouper.skipped):
-                at[:] = [key]
-                grouper.add_item(index, key, value)
-                if grouper.size >= PAIRS_MAX:
-                    _drain(grouper, share.partitions, chunks)
+            grouper.add_items(_watched(share, grouper, chunks, at))
         except _Strangers as strangers:
             return Told(strangers=strangers.indices), {}
         at.clear()
@@ -207,6 +203,17 @@ def _unopened(error: Exception, key: str) -> Exception:
     if isinstance(error, ImportError | AttributeError):
         return ModuleUnavailable(getattr(error, "name", None) or "", str(error))
     return UserFault("unpickling of the items", key, error)
+
+
+def _watched(
+    share: Share, grouper: Grouper, chunks: dict[int, list[bytes]], at: list[Any]
+) -> Iterator[tuple[int, Any, Any]]:
+    """Yield the items of a share, noting the key ``at`` hand; drain what is much in between."""
+    for index, key, value in _values(share, grouper.skipped):
+        at[:] = [key]
+        yield index, key, value
+        if grouper.size >= PAIRS_MAX:
+            _drain(grouper, share.partitions, chunks)
 
 
 def _drain(grouper: Grouper, partitions: int, chunks: dict[int, list[bytes]]) -> None:

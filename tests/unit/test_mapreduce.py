@@ -46,7 +46,7 @@ def in_pieces(
     for start, stop in itertools.pairwise(edges):
         grouper = Grouper(functions)
         for index in range(start, stop):
-            grouper.add_item(index, *items[index])
+            grouper.add_items([(index, *items[index])])
             if index % 3 == 0:
                 for partition, chunk in grouper.drain(partitions):
                     stored.setdefault(partition, []).append(chunk)
@@ -127,9 +127,9 @@ def test_more_pairs_than_one_batch() -> None:
 
 def test_size_counts_pairs_until_drained() -> None:
     grouper = Grouper(Functions(words))
-    grouper.add_item(0, 0, "a b a")
+    grouper.add_items([(0, 0, "a b a")])
     assert grouper.size == 3
-    grouper.add_item(1, 1, "")
+    grouper.add_items([(1, 1, "")])
     assert grouper.size == 3
     chunks = grouper.drain(16)
     assert chunks == sorted(
@@ -140,13 +140,15 @@ def test_size_counts_pairs_until_drained() -> None:
     assert grouper.drain(16) == []
 
 
-def test_on_item_hears_of_an_item_before_it_is_mapped() -> None:
+def test_an_item_is_asked_for_when_the_one_before_is_mapped() -> None:
     log: list[Any] = []
-    map_items(
-        Functions(lambda k, v: log.append(v)),
-        [(4, "k", "mapped 4"), (5, "l", "mapped 5")],
-        on_item=log.append,
-    )
+
+    def items() -> Iterator[tuple[int, Any, Any]]:
+        for index in (4, 5):
+            log.append(index)
+            yield index, "k", f"mapped {index}"
+
+    map_items(Functions(lambda k, v: log.append(v)), items())
     assert log == [4, "mapped 4", 5, "mapped 5"]
 
 
@@ -193,7 +195,7 @@ def test_collectfn_without_mapfn() -> None:
 def test_combinefn_bounds_what_is_held() -> None:
     grouper = Grouper(Functions(lambda k, v: [("a", 1)] * v, combinefn=total))
     for index in range(30):
-        grouper.add_item(index, index, 10_000)
+        grouper.add_items([(index, index, 10_000)])
         assert grouper.size <= mapreduce.COMBINE_PAIRS
     assert grouper.drain(1) == [(0, {"a": [300_000]})]
 
@@ -400,7 +402,7 @@ def fails_on(bad: str) -> Callable[[Any, str], Iterator[tuple[str, int]]]:
 def test_a_fault_says_function_key_and_item() -> None:
     grouper = Grouper(Functions(fails_on("x")))
     with pytest.raises(UserFault, match=r"mapfn failed on key 'k': ZeroDivisionError: x") as raised:
-        grouper.add_item(7, "k", "a x")
+        grouper.add_items([(7, "k", "a x")])
     assert (raised.value.function, raised.value.key, raised.value.index) == ("mapfn", "'k'", 7)
     assert isinstance(raised.value.cause, ZeroDivisionError)
 
@@ -479,7 +481,7 @@ def test_skip_leaves_out_whole_items() -> None:
     texts = ["a b", "a x b", "b", "x"]
     grouper = Grouper(Functions(fails_on("x")), skip=True)
     for index, text in enumerate(texts, 10):
-        grouper.add_item(index, index, text)
+        grouper.add_items([(index, index, text)])
     assert grouper.skipped == [11, 13]
     assert grouper.size == 3
     assert grouper.drain(1) == [(0, {"a": [1], "b": [1, 1]})]
