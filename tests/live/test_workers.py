@@ -888,6 +888,27 @@ def test_workers_are_modest_and_know_no_secret(rig: Rig, monkeypatch: pytest.Mon
     assert seen["loaded"] == []
 
 
+def test_workers_have_the_surroundings_of_the_first_task(
+    rig: Rig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The helper is there before; what changed since then it is told."""
+    monkeypatch.setenv("GOES", "soon")
+    rig.loop.call_soon(rig.pool.prepare)
+    rig.until(lambda: bool(rig.pool.filenos()))
+    monkeypatch.delenv("GOES")
+    monkeypatch.setenv("COMES", "later")
+    monkeypatch.setenv("GRID_PASSWORD", "hunter2")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("found/later")
+    environment, folder, paths = rig.call(
+        lambda: (dict(os.environ), str(Path.cwd()), list(sys.path))
+    )
+    assert environment["COMES"] == "later"
+    assert not {"GOES", "GRID_PASSWORD"} & set(environment)
+    assert folder == str(tmp_path)
+    assert "found/later" in paths
+
+
 def test_user_code_may_fork_and_use_multiprocessing(rig: Rig) -> None:
     def forks(key: int, value: int) -> Iterator[tuple[str, Any]]:
         import multiprocessing
