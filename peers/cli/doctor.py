@@ -60,7 +60,7 @@ is bad.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "doctor", run, "what is wrong, and what to do", _DESCRIPTION)
+    parser = add_command(commands, "doctor", run, _DESCRIPTION)
     add_json_option(parser, "a JSON list of findings")
     add_grid_options(parser)
 

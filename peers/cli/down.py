@@ -36,7 +36,7 @@ answers.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "down", run, "end all `grid up` peers", _DESCRIPTION)
+    parser = add_command(commands, "down", run, _DESCRIPTION)
     add_json_option(parser, "one JSON object")
     add_grid_options(parser)
 

@@ -31,7 +31,7 @@ The exit status is 1 if no grid answers; a grid without transactions is no error
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "jobs", run, "which transactions there are", _DESCRIPTION)
+    parser = add_command(commands, "jobs", run, _DESCRIPTION)
     add_json_option(parser, "a JSON list")
     add_grid_options(parser)
 

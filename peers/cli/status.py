@@ -37,7 +37,7 @@ grid answers.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "status", run, "who serves, who is there", _DESCRIPTION)
+    parser = add_command(commands, "status", run, _DESCRIPTION)
     add_json_option(parser, "one JSON object")
     add_grid_options(parser)
 

@@ -63,7 +63,7 @@ the job failed or no grid answers.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "submit", run, "run a Job of a module", _DESCRIPTION)
+    parser = add_command(commands, "submit", run, _DESCRIPTION)
     parser.add_argument("job", metavar="MODULE:NAME", help="as in wordcount:job")
     add_result_options(parser)
     how = parser.add_argument_group("how it is run")

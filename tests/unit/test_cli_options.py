@@ -107,8 +107,12 @@ def test_help_teaches_by_example_and_every_command_speaks_json(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("", "required: COMMAND"),
-        ("staus", "'staus'"),
+        ("", "say which command"),
+        ("-v", "say which command"),
+        ("stauts", "no command 'stauts'; did you mean 'status'?"),
+        ("-v sumbit x:y", "no command 'sumbit'; did you mean 'submit'?"),
+        ("--verson", "did you mean '--version'?"),
+        ("--port 7 status", "flags come after the command, as in `grid status --port"),
         ("status --hsots x", "'--hsots'; did you mean '--hosts'?"),
         ("status --por 1", "'--por'; did you mean '--port'?"),
         ("status extra", "'extra'"),
@@ -147,6 +151,23 @@ def test_bad_input_is_one_clear_error(
     assert "Traceback" not in shown.err
     assert shown.err.count("\n") <= 3
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("line", ["-vv result --limit -1 x", "result -vv --limit -1 x"])
+def test_verbose_is_heard_before_and_after_the_command(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    assert "--limit -1" in capsys.readouterr().err
+    assert logging.getLogger("peers").level == logging.DEBUG
+
+
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for line, usage in (("help", "usage: grid [-h]"), ("help jobs", "usage: grid jobs")):
+        with pytest.raises(SystemExit) as ended:
+            main(line.split())
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith(usage)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
