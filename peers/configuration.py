@@ -50,6 +50,8 @@ _VARIABLES: dict[str, type] = {
 }
 """What ``GRID_<NAME>`` may set. ``GRID_PASSWORD`` is read where keys are, and nowhere else."""
 
+VARIABLES = tuple(f"GRID_{name.upper()}" for name in (*_VARIABLES, "password"))
+
 
 @dataclass(frozen=True)
 class Configuration:
