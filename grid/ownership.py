@@ -21,10 +21,9 @@ The owners of a detached transaction are its *keepers*. Its end, result or failu
 keeper that leaves withdraws nothing, and one that has no room steps back and comes again.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from grid.effects import AdoptRecord, ClientEffect, Deliver, FetchResult, Reject, RejectName
 from grid.effects import ShowProgress as Show
@@ -126,8 +125,7 @@ class Ledger:
         return tuple(self._peers)
 
 
-@dataclass(slots=True)
-class _Owned:
+class _Owned(Struct):
     txn: str
     meta: RecordMeta
     name: str
