@@ -22,6 +22,7 @@ from grid.messages import (
 from grid.plan import Needless, Plan, Tile
 from grid.registry import Transaction
 from grid.roster import Member
+from grid.run_queue import runs
 from grid.scheduler import Choice, choose
 from grid.server_state import ServerState
 
@@ -108,8 +109,8 @@ class Dispatcher:
 
     def _give_calls(self, now: float) -> None:
         """A call on every member does not wait for a free slot: it is queued there."""
-        for txn in self._state.registry:
-            if txn.meta.shape != "everywhere" or txn.state != "running" or not txn.owners:
+        for txn in self._state.registry.everywhere.values():
+            if not runs(txn):
                 continue
             given = set(txn.calls_given.values())
             for peer, holding in txn.calls.items():

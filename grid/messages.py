@@ -1001,3 +1001,9 @@ FromServer = (
 FromData = FetchRecord | FetchItems | FetchSegments | Keep | FetchKept | Parcel | Absent
 
 Message = Greeting | FromClient | FromServer | FromData
+
+PATIENT = (Acknowledge, Ended, Drop)
+"""Messages that nobody waits for: they leave with the next one on their link ..."""
+
+PATIENCE_SECONDS = 0.005
+"""... or after so long."""

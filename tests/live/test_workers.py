@@ -826,7 +826,7 @@ def test_closing_while_busy_is_quick(make: Callable[..., Rig], tmp_path: Path, m
     began = time.monotonic()
     rig.pool.close()
     rig.pool.close()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert rig.pool.filenos() == []
 
 

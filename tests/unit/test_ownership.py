@@ -19,7 +19,8 @@ from grid.messages import (
     Rejected,
     Submit,
 )
-from grid.ownership import Ledger, Ownership
+from grid.owned import Ledger
+from grid.ownership import Ownership
 from tests.unit.cores import holding, meta, peer
 
 META = meta("r", 8)
