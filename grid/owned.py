@@ -4,8 +4,9 @@ Looking costs the same however many transactions are open.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from grid.messages import (
     NOTHING_RIDING,
@@ -67,8 +68,7 @@ class Ledger:
         return tuple(self._peers)
 
 
-@dataclass(slots=True)
-class Owned:
+class Owned(Struct):
     txn: str
     meta: RecordMeta
     name: str

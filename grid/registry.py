@@ -6,8 +6,9 @@ segments: its size grows with tasks and peers, never with data (P7).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from grid.batches import BatchSizer
 from grid.messages import (
@@ -39,8 +40,7 @@ TOMBSTONES_MAX = 4096
 State = Literal["running", "finished", "failed"]
 
 
-@dataclass(slots=True)
-class Owner:
+class Owner(Struct):
     """One owner of a transaction: its peer, its own transaction id, whether it has the result."""
 
     peer: str
@@ -49,8 +49,7 @@ class Owner:
     acknowledged: bool = False
 
 
-@dataclass(slots=True)
-class Transaction:
+class Transaction(Struct):
     """One record being run. ``plans`` are its phases in order (none for ``everywhere``)."""
 
     meta: RecordMeta

@@ -6,7 +6,7 @@ when nothing is left to give, idle slots run again what takes much longer than e
 result wins.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from grid.messages import Kind
 from grid.placement import choose_member
@@ -21,8 +21,7 @@ STRAGGLER_SECONDS_MIN = 2.0
 """A task is a straggler when it takes this many times what it should, and at least so long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """A task for a member."""
 
     txn: Transaction
