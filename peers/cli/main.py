@@ -18,9 +18,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module, metadata
+from itertools import takewhile
 from types import FrameType
 
 from grid.errors import GridError, Misuse
+from grid.suggest import did_you_mean
 from peers.cli.options import Parser, misspelt, start_logging
 
 log = logging.getLogger(__name__)
@@ -90,9 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     if argv is None:  # this process is ours: at its end, looking for garbage takes 30 ms
         atexit.register(gc.freeze)
-    arguments = sys.argv[1:] if argv is None else argv
-    parser = _parser(arguments)
-    args, unknown = parser.parse_known_args(arguments)
+    words = _command_first(sys.argv[1:] if argv is None else argv)
+    parser = _parser(words)
+    _check_first(parser, words)
+    args, unknown = parser.parse_known_args(words)
     if unknown:
         args.parser.error(misspelt(args.parser, unknown))
     start_logging(args.verbose)
@@ -105,14 +108,42 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser(arguments: Sequence[str] = ()) -> Parser:
-    """Describe the command that is meant, or else all: each module loads what it needs."""
+def _parser(words: Sequence[str] = ()) -> Parser:
+    """Describe the command that is meant; without words all. Each module loads what it needs."""
     parser = Parser(prog="grid", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"grid {_version()}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name in [name for name in _COMMANDS if name in arguments[:1]] or _COMMANDS:
-        import_module(f"peers.cli.{name}").add(commands)
+    commands = parser.add_subparsers(
+        metavar="COMMAND", required=True, help="one of those above; each has a --help of its own"
+    )
+    for name in _COMMANDS:
+        if not words or name == words[0]:
+            import_module(f"peers.cli.{name}").add(commands)
     return parser
+
+
+def _command_first(words: Sequence[str]) -> list[str]:
+    """Read ``grid -v status`` as ``grid status -v``, and ``grid help status`` as people mean it."""
+    early = list(takewhile(lambda word: word in ("-v", "-vv", "--verbose"), words))
+    rest = list(words[len(early) :])
+    if rest[:1] == ["help"]:
+        rest = [*rest[1:2], "--help"]
+    return [*rest[:1], *early, *rest[1:]]
+
+
+def _check_first(parser: Parser, words: list[str]) -> None:
+    """End with what is wrong with the first word, if it is no command."""
+    first = words[0] if words else ""
+    if first in (*_COMMANDS, "-h", "--help", "--version"):
+        return
+    if not first or first in ("-v", "-vv", "--verbose"):
+        parser.error("say which command, as in `grid status`")
+    if not first.startswith("-"):
+        parser.error(f"there is no command {first!r}{did_you_mean(first, _COMMANDS)}")
+    told = did_you_mean(first, ("--help", "--version"))
+    parser.error(
+        f"unknown argument {first!r}{told or '; flags come after the command, as in'}"
+        + ("" if told else f" `grid status {first} ...`")
+    )
 
 
 def _run(args: argparse.Namespace) -> int:
