@@ -326,8 +326,12 @@ class Dispatcher:
         return known
 
     def lost_outputs(self, message: LostOutputs) -> Transaction | None:
-        """An owner could not fetch these; they are to be run again."""
-        self._lose_everywhere(message.missing)
+        """An owner could not fetch these from these peers; what nobody else has is run again."""
+        for output, peer in message.missing:
+            member = self._state.roster.named(peer)
+            if member is not None:
+                member.lost(output)
+            self._lose((output,), peer)
         return self._state.registry.get(message.record)
 
     def keeps_only(self, member: Member, records: tuple[str, ...]) -> None:

@@ -280,9 +280,10 @@ class Ownership:
         return [Deliver(owned.txn, meta, holdings, owned.skipped, result)], parting
 
     def missing(
-        self, txn: str, missing: tuple[Output, ...], reason: str, now: float
+        self, txn: str, missing: tuple[tuple[Output, str], ...], reason: str, now: float
     ) -> tuple[list[ClientEffect], list[FromClient]]:
-        """Some of the result is gone: the server is asked to have it run again.
+        """Some of the result is gone from the peers that had it: the server is asked to have it run
+        again, unless there are others.
 
         A result that was found finished cannot be run again by us, who never had its record: we
         submit our own, or ask, once more; who asks, not for ever.

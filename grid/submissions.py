@@ -182,7 +182,8 @@ class Submissions:
         A result retained for latecomers that is no longer whole is nothing to keep.
         """
         if txn.retained_until is not None:
-            self.end(txn)
+            if not txn.complete:
+                self.end(txn)
         elif txn.state == "finished":
             txn.state = "running"
             txn.touch()
