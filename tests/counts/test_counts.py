@@ -49,8 +49,8 @@ BOUNDS = {
     "modules of `from peers import Peer`": 175,
     "modules of an engine": 390,
     "modules of a worker": 135,
-    "modules of `grid --help`": 235,
-    "modules of `grid status`": 235,
+    "modules of `grid --help`": 195,
+    "modules of `grid status`": 195,
 }
 
 FORBIDDEN = {
