@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,7 @@ class Results:
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
         """Stream the results, one chunk in memory at a time."""
-        for number in range(self._count):
-            yield from self._pairs_of(number)
+        return chain.from_iterable(map(self._pairs_of, range(self._count)))
 
     def as_dict(self) -> dict[Any, Any]:
         """Return all results. Raises ``BadJob`` if two have one key."""
@@ -150,8 +150,8 @@ class Results:
         return map(decode_pairs, chunks)
 
     def _pairs_of(self, number: int) -> Iterator[tuple[Any, Any]]:
-        for chunk in self._chunks_of(number):
-            yield from zip(chunk.keys, chunk.values, strict=True)
+        chunks = self._chunks_of(number)
+        return chain.from_iterable(zip(*chunk, strict=True) for chunk in chunks)
 
 
 def _hold(path: Path, room: int) -> tuple[Held, int]:

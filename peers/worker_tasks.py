@@ -17,13 +17,12 @@ from typing import Any
 
 from grid.functions import Functions
 from grid.mapreduce import (
-    Chunk,
     Columns,
     Grouper,
     Pair,
     UserFault,
     finish,
-    merge,
+    merged,
     reduce_partition,
 )
 from grid.messages import RIDING_BYTES_MAX, Output
@@ -31,7 +30,7 @@ from grid.pickling import show
 from grid.settings import PARTITIONS_MAX
 from peers.chunks import (
     decode_pairs,
-    encode_groups,
+    encode_columns,
     encode_in_pieces,
     encode_pairs,
     open_groups,
@@ -199,8 +198,8 @@ class _Mapping:
     def drain(self) -> None:
         """Write out all that is held."""
         largest = self._bench.memory.limits.chunk_bytes_max
-        for partition, groups in self.grouper.drain(self._task.partitions):
-            for data in _encoded(groups, largest):
+        for partition, chunk in self.grouper.drain(self._task.partitions):
+            for data in _encoded(chunk, largest):
                 self.writer.add(partition, data)
 
     def _count(self) -> None:
@@ -219,22 +218,21 @@ class _Mapping:
             self._watch.made_room(held)
 
 
-def _encoded(groups: Chunk, largest: int) -> Iterator[bytes]:
-    """Encode groups; in several chunks if one would take much memory to open."""
-    data = encode_groups(groups)
+def _encoded(chunk: Columns, largest: int) -> Iterator[bytes]:
+    """Encode a chunk; in several if it would take much memory to open."""
+    data = encode_columns(chunk)
     if len(data) <= largest:
         yield data
         return
-    for _, piece in encode_in_pieces(groups.items(), largest):
+    for _, piece in encode_in_pieces(merged(chunk).items(), largest):
         yield piece
 
 
 def _reduce_whole(grouper: Grouper, task: MapTask, bench: Bench) -> Sealed:
     """Reduce what is in memory: it is all there is. A small job is one task then, not two."""
     with _writer(whole_output(task), task.partitions, bench) as writer:
-        for partition, groups in grouper.drain(task.partitions):
-            copied: Chunk = {}
-            merge(copied, _opened_chunk(encode_groups(groups)))  # as by way of a segment
+        for partition, chunk in grouper.drain(task.partitions):
+            copied = merged(_opened_chunk(encode_columns(chunk)))  # as by way of a segment
             _write(writer, partition, reduce_partition(bench.functions, copied))
         return writer.seal(content_bytes_max=RIDING_BYTES_MAX)
 
