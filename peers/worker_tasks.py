@@ -36,7 +36,7 @@ from peers.chunks import (
     open_groups,
 )
 from peers.files import Changed, Reference
-from peers.segment import Segment, SegmentCorrupt, SegmentMissing
+from peers.segment import Segment, SegmentCorrupt, SegmentMissing, SegmentPart
 from peers.segment_writer import Sealed, SegmentWriter
 from peers.shipping import ModuleUnavailable
 from peers.worker_channel import (
@@ -272,12 +272,16 @@ def _read(reference: Reference, index: int, key: Any, bench: Bench) -> Any:
 
 
 def _reduce(task: ReduceTask, bench: Bench) -> Sealed:
-    first = task.output.start
-    sizes = _sizes(task.inputs, first, task.output.stop)
-    fitting = bench.memory.limits.sealed_bytes_max
+    first, stop = task.output.start, task.output.stop
+    parts = _parts(task.inputs, first, stop)
+    sizes = [0] * (stop - first)
+    for part in parts:
+        for partition, size in part.sizes():
+            sizes[partition - first] += size
+    fitting = min(bench.memory.limits.sealed_bytes_max, STRETCH_BYTES_MAX)
     with _writer(task.output, task.partitions, bench) as writer:
-        for start, stop in _stretches(sizes, min(fitting, STRETCH_BYTES_MAX)):
-            for partition, chunks in _partitions(task.inputs, first + start, first + stop):
+        for begin, end in _stretches(sizes, fitting):
+            for partition, chunks in _partitions(parts, first + begin, first + end):
                 bench.page.item = partition
                 _reduce_one(partition, chunks, writer, bench)
         return writer.seal()
@@ -310,9 +314,9 @@ def _opened_chunk(chunk: bytes) -> Columns:
 
 
 def _finish(task: FinishTask, bench: Bench) -> Sealed:
-    _sizes(task.inputs, 0, 1)  # tells of all lost inputs at once, before the work
+    parts = _parts(task.inputs, 0, PARTITIONS_MAX)
     with _writer(task.output, 1, bench) as writer:
-        _write(writer, 0, finish(bench.functions, _results(task.inputs)))
+        _write(writer, 0, finish(bench.functions, _results(parts)))
         return writer.seal(content_bytes_max=RIDING_BYTES_MAX)
 
 
@@ -344,10 +348,10 @@ def _write(writer: SegmentWriter, partition: int, pairs: Iterable[Pair]) -> None
         writer.add(partition, encode_pairs(keys, values))
 
 
-def _results(inputs: tuple[str, ...]) -> Iterator[Pair]:
-    """Yield all results in ``inputs``, in their order."""
-    for position in range(len(inputs)):
-        for _, chunk in _walk(inputs, position, 0, PARTITIONS_MAX):
+def _results(parts: list[SegmentPart]) -> Iterator[Pair]:
+    """Yield all results in ``parts``, in their order."""
+    for position in range(len(parts)):
+        for _, chunk in _walk(parts, position, 0, PARTITIONS_MAX):
             keys, values = decode_pairs(chunk)
             yield from zip(keys, values, strict=True)
 
@@ -364,46 +368,45 @@ def _stretches(sizes: list[int], fitting: int) -> Iterator[tuple[int, int]]:
         yield first, len(sizes)
 
 
-def _sizes(inputs: tuple[str, ...], first: int, stop: int) -> list[int]:
-    """Return the bytes of each partition. Raises ``InputsLost`` with all that cannot be opened."""
-    sizes = [0] * (stop - first)
+def _parts(inputs: tuple[str, ...], first: int, stop: int) -> list[SegmentPart]:
+    """Open partitions ``first..stop`` of all inputs, before the work. Raises ``InputsLost`` with
+    all that cannot be opened."""
+    parts: list[SegmentPart] = []
     lost: dict[int, str] = {}
     for position, path in enumerate(inputs):
         try:
             with Segment(path) as segment:
-                for partition, size in segment.sizes_in(first, stop):
-                    sizes[partition - first] += size
+                parts.append(segment.part(first, stop))
         except (SegmentMissing, SegmentCorrupt) as error:
             lost[position] = str(error)
     if lost:
         raise InputsLost(tuple(lost), next(iter(lost.values())))
-    return sizes
+    return parts
 
 
 def _partitions(
-    inputs: tuple[str, ...], first: int, stop: int
+    parts: list[SegmentPart], first: int, stop: int
 ) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """Yield each partition that has any with its chunks, in the order of ``inputs``. Several are
+    """Yield each partition that has any with its chunks, in the order of ``parts``. Several are
     read at once, as they fit; a single one is read as it is walked."""
     if stop - first == 1:
-        alone = (chunk for n in range(len(inputs)) for _, chunk in _walk(inputs, n, first, stop))
+        alone = (chunk for n in range(len(parts)) for _, chunk in _walk(parts, n, first, stop))
         for chunk in alone:  # if there is any
             yield first, chain((chunk,), alone)
         return
     gathered: dict[int, list[bytes]] = {}
-    for position in range(len(inputs)):
-        for partition, chunk in _walk(inputs, position, first, stop):
+    for position in range(len(parts)):
+        for partition, chunk in _walk(parts, position, first, stop):
             gathered.setdefault(partition, []).append(chunk)
     for partition in sorted(gathered):
         yield partition, iter(gathered.pop(partition))
 
 
 def _walk(
-    inputs: tuple[str, ...], position: int, first: int, stop: int
+    parts: list[SegmentPart], position: int, first: int, stop: int
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the chunks that one of the inputs has of partitions ``first..stop``."""
     try:
-        with Segment(inputs[position]) as segment:
-            yield from segment.walk(first, stop)
+        yield from parts[position].walk(first, stop)
     except (SegmentMissing, SegmentCorrupt) as error:
         raise InputsLost((position,), str(error)) from error
