@@ -166,7 +166,8 @@ class Records:
         read = owned.value if owned.reference is None or resolve else owned.reference
         values: list[Any] = []
         try:
-            values.extend(map(read, keys))  # which keeps what was read before one that raises
+            for key in keys:
+                values.append(read(key))  # noqa: PERF401 - extend swallows StopIteration
         except BaseException as error:  # also SystemExit: it must not end a thread of ours
             failure = raised(error, "the datasource", show(keys[len(values)]))
             failure = structs.replace(failure, peer=self._peer_name)
