@@ -20,7 +20,7 @@ Not here: where chunks are kept, when a grouper is drained, who runs what.
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice, repeat
 from types import GeneratorType
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 Chunk = dict[Any, Frozen]
 """What items emitted for one partition: key -> its values, opaque."""
+
+
+_Part = tuple[list[Any], list[int], list[Any]]
 
 
 class Columns(NamedTuple):
@@ -61,8 +64,6 @@ class Groups(Protocol):
 
 BATCH = 512
 """Pairs taken from a generator at a time: enough that counting them costs nothing."""
-
-_LISTS = frozenset({list})
 
 _SEQUENCES = frozenset({tuple, list})
 """Few pairs in one of these are grouped as they are: to ask for an iterator costs as much again."""
@@ -161,16 +162,16 @@ class Grouper:
         if self._functions.combinefn is not None:
             self._combine()
         groups = self._groups
-        parts: defaultdict[int, tuple[list[Any], list[list[Any]]]]
-        parts = defaultdict(lambda: ([], []))
+        parts: defaultdict[int, _Part] = defaultdict(_new_part)
         numbers = partitions_of(groups, partitions)
-        for number, key, values in zip(numbers, groups, groups.values(), strict=True):
-            keys, lists = parts[number]
+        for number, key, held in zip(numbers, groups, groups.values(), strict=True):
+            keys, counts, values = parts[number]
             keys.append(key)
-            lists.append(values)
+            counts.append(len(held))
+            values += held
         groups.clear()  # the very same dict: an item may be adding to it
         self.size, self._combine_at = 0, self._combine_first
-        return ((number, _columns(*parts.pop(number))) for number in sorted(parts))
+        return ((number, _frozen_columns(*parts.pop(number))) for number in sorted(parts))
 
     def _count(self, pairs: int) -> None:
         """So many pairs more are held, and the item has others."""
@@ -219,23 +220,25 @@ def map_items(
     return grouper
 
 
-def _columns(keys: list[Any], lists: list[list[Any]]) -> Columns:
+def _new_part() -> _Part:
+    return [], [], []
+
+
+def _frozen_columns(keys: list[Any], counts: list[int], values: list[Any]) -> Columns:
     """Make a chunk of keys and their values. Raises ``NotPicklable``."""
-    values = list(chain.from_iterable(lists))
-    if IMMUTABLE.issuperset(map(type, values)):
-        return columns_of(keys, lists, values)
-    return columns_of(keys, list(map(freeze, lists, repeat("a value of key"), keys)))
-
-
-def columns_of(keys: list[Any], held: Sequence[Frozen], values: list[Any] | None = None) -> Columns:
-    """Return frozen values as a chunk; ``values`` are all of them, if they are at hand."""
-    counts = list(map(len, held))
-    if not _LISTS.issuperset(map(type, held)):
-        counts = [len(group) if type(group) is list else -len(group) for group in held]
+    if not IMMUTABLE.issuperset(map(type, values)):
+        left = iter(values)
+        lists = [list(islice(left, count)) for count in counts]
+        return columns_of(keys, list(map(freeze, lists, repeat("a value of key"), keys)))
     one_each = counts.count(1) == len(counts)
-    if values is None:
-        values = list(chain.from_iterable(held))
     return Columns(keys, None if one_each else counts, values)
+
+
+def columns_of(keys: list[Any], held: Collection[Frozen]) -> Columns:
+    """Return keys and their frozen values as a chunk."""
+    counts = [len(group) if type(group) is list else -len(group) for group in held]
+    one_each = counts.count(1) == len(counts)
+    return Columns(keys, None if one_each else counts, list(chain.from_iterable(held)))
 
 
 def _mapper(

@@ -40,7 +40,7 @@ def encode_columns(columns: Columns) -> bytes:
 
 def encode_groups(groups: Chunk) -> bytes:
     """Return groups as a chunk. Raises ``NotPicklable`` naming the key."""
-    return encode_columns(columns_of(list(groups), list(groups.values())))
+    return encode_columns(columns_of(list(groups), groups.values()))
 
 
 def open_groups(chunk: bytes) -> Columns:
