@@ -5,8 +5,9 @@ tasks go on while there is no server; their attempts are announced on rejoining.
 back for an attempt that is no longer here is stale, and its output is dropped.
 """
 
-from dataclasses import dataclass
 from enum import Enum
+
+from msgspec import Struct
 
 from grid.messages import Assign, Output, Running
 
@@ -19,8 +20,7 @@ class Stage(Enum):
     """Cancelled while running: the slot is free once its worker is gone."""
 
 
-@dataclass(slots=True)
-class _Task:
+class _Task(Struct):
     assign: Assign
     stage: Stage
 

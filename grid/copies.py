@@ -13,7 +13,8 @@ cannot, or says nothing for long, is passed over for another. A keeper that come
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from grid.messages import BecomeKeeper, Holding, PeerRef, Remembered, Retain
 from grid.registry import Transaction
@@ -30,8 +31,7 @@ ASKED_SECONDS = 300.0
 Sources = Callable[[Transaction, Member], tuple[tuple[Holding, PeerRef], ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(Struct, frozen=True):
     peer: str
     until: float
 

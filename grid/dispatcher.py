@@ -22,6 +22,7 @@ from grid.messages import (
 from grid.plan import Needless, Plan, Tile
 from grid.registry import Transaction
 from grid.roster import Member
+from grid.run_queue import runs
 from grid.scheduler import Choice, choose
 from grid.server_state import ServerState
 
@@ -108,8 +109,8 @@ class Dispatcher:
 
     def _give_calls(self, now: float) -> None:
         """A call on every member does not wait for a free slot: it is queued there."""
-        for txn in self._state.registry:
-            if txn.meta.shape != "everywhere" or txn.state != "running" or not txn.owners:
+        for txn in self._state.registry.everywhere.values():
+            if not runs(txn):
                 continue
             given = set(txn.calls_given.values())
             for peer, holding in txn.calls.items():
@@ -325,8 +326,12 @@ class Dispatcher:
         return known
 
     def lost_outputs(self, message: LostOutputs) -> Transaction | None:
-        """An owner could not fetch these; they are to be run again."""
-        self._lose_everywhere(message.missing)
+        """An owner could not fetch these from these peers; what nobody else has is run again."""
+        for output, peer in message.missing:
+            member = self._state.roster.named(peer)
+            if member is not None:
+                member.lost(output)
+            self._lose((output,), peer)
         return self._state.registry.get(message.record)
 
     def keeps_only(self, member: Member, records: tuple[str, ...]) -> None:

@@ -2,8 +2,9 @@
 order's docstring says so. An order that can fail ends as an event of ``grid.events``.
 """
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from grid.errors import CannotJoin
 from grid.messages import (
@@ -27,8 +28,7 @@ from grid.messages import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Put a message on a link. Messages to one link arrive in the order sent. A ``Progress`` is
     ordered before the ``Assign`` it tells of, so that no ledger is behind the work."""
 
@@ -36,8 +36,7 @@ class Send:
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class CloseLink:
+class CloseLink(Struct, frozen=True):
     """Close a link after what was sent is out. No ``LinkLost`` follows. ``reason`` says what the
     far end did wrong, if it did."""
 
@@ -48,8 +47,7 @@ class CloseLink:
 # ------------------------------------------------------------------- ordered by the client core
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(Struct, frozen=True):
     """Greet every address at once: ``ProbeAnswered`` or ``ProbeFailed`` for each of them. A server
     that looks for rivals says who it is (``claim``)."""
 
@@ -57,28 +55,24 @@ class Probe:
     claim: Claim | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(Struct, frozen=True):
     """Ask these peers at once whom they follow: ``AskAnswered`` or ``AskFailed`` for each."""
 
     peers: tuple[PeerRef, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class KeepReady:
+class KeepReady(Struct, frozen=True):
     """Keep a greeted connection to this peer, and to no other (``None``: to nobody), to be used
     should it serve: ``Summoned`` then, ``ReadinessLost`` when there is no such connection."""
 
     peer: PeerRef | None
 
 
-@dataclass(frozen=True, slots=True)
-class Resolve:
+class Resolve(Struct, frozen=True):
     """Look the names of ``hosts`` up again: ``CandidatesResolved``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reconnect:
+class Reconnect(Struct, frozen=True):
     """Dial until greeted, at most so often and so long; a refused connection is not tried again.
 
     ``through`` is a peer that reaches this server, the peer ``wanted``, where we do not: then its
@@ -93,28 +87,24 @@ class Reconnect:
     wanted: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BindPort:
+class BindPort(Struct, frozen=True):
     """Bind and listen on all own addresses of one port, or none: ``PortBound``/``PortTaken``."""
 
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Struct, frozen=True):
     """Tell the server thread: answer greetings on the bound port with whom this peer follows, so
     that who knows only this host finds the grid. Told again when that changes."""
 
     claim: Claim
 
 
-@dataclass(frozen=True, slots=True)
-class Unpoint:
+class Unpoint(Struct, frozen=True):
     """Tell the server thread: free the port that was bound to point from."""
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(Struct, frozen=True):
     """Tell the server thread: serve the bound port as this reign (``ReignBegan``)."""
 
     reign: Reign
@@ -122,22 +112,19 @@ class Serve:
     failovers: tuple[Failover, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectOwnServer:
+class ConnectOwnServer(Struct, frozen=True):
     """Link this client to the server of its own process, in memory: ``Connected``."""
 
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class StopServing:
+class StopServing(Struct, frozen=True):
     """Tell the server thread: redirect the members, free the port (``ReignEnded``)."""
 
     redirect: Address | None
 
 
-@dataclass(frozen=True, slots=True)
-class RoleChanged:
+class RoleChanged(Struct, frozen=True):
     """For people and for ``Peer()``: whom this peer follows now, or that it seeks."""
 
     role: Literal["seeking", "following", "serving", "closed"]
@@ -150,23 +137,20 @@ Concern = Literal["alone", "names", "quorum"]
 """It serves alone though others were named; names mean nothing here; too few for the quorum."""
 
 
-@dataclass(frozen=True, slots=True)
-class Warn:
+class Warn(Struct, frozen=True):
     """Something a user should know for as long as it lasts; without text it is over."""
 
     kind: Concern
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class GiveUp:
+class GiveUp(Struct, frozen=True):
     """Joining failed for good: ``Peer()`` raises this."""
 
     error: CannotJoin
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptRecord:
+class AdoptRecord(Struct, frozen=True):
     """Fetch the record of a named transaction: ``RecordAdopted`` or ``RecordNotAdopted``. Or, if
     it is detached, all that its keepers have of it, and put that on disk: ``SubmitRequested`` or
     ``RecordNotAdopted``."""
@@ -176,8 +160,7 @@ class AdoptRecord:
     owners: tuple[PeerRef, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class FetchResult:
+class FetchResult(Struct, frozen=True):
     """Bring these segments into the own store: ``ResultFetched`` or ``ResultMissing``. With
     ``keep``, the end of a detached transaction, they and it are on disk for good by then."""
 
@@ -187,8 +170,7 @@ class FetchResult:
     keep: Remembered | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(Struct, frozen=True):
     """The result is here, in these segments in this order, or all of it as ``result``: resolve the
     user's transaction. Given once for a transaction, or ``Reject`` is, never both. What is held of
     the result may be dropped as soon as this is done."""
@@ -200,16 +182,14 @@ class Deliver:
     result: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Reject:
+class Reject(Struct, frozen=True):
     """The transaction ended without a result."""
 
     txn: str
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class RejectName:
+class RejectName(Struct, frozen=True):
     """The name belongs to another job, and ``conflict`` names the parts that differ; or, without
     ``conflict``, a finished result of that name was asked for and there is none."""
 
@@ -218,8 +198,7 @@ class RejectName:
     conflict: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ShowProgress:
+class ShowProgress(Struct, frozen=True):
     """How far a transaction is, for its user. Counts of items and of partitions; ``again`` counts
     finished tasks that were executed again, ``ran`` finished tasks that this term's server gave."""
 
@@ -235,8 +214,7 @@ class ShowProgress:
     peers: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ShowPrinted:
+class ShowPrinted(Struct, frozen=True):
     """Lines that user code printed somewhere, for this owner."""
 
     txn: str
@@ -245,34 +223,29 @@ class ShowPrinted:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ShowStatus:
+class ShowStatus(Struct, frozen=True):
     """The answer to ``StatusRequested``."""
 
     status: Status
 
 
-@dataclass(frozen=True, slots=True)
-class ShowPrints:
+class ShowPrints(Struct, frozen=True):
     """The answer to ``PrintsRequested``."""
 
     prints: Prints
 
 
-@dataclass(frozen=True, slots=True)
-class MeasureSelf:
+class MeasureSelf(Struct, frozen=True):
     """See how this peer does (``SelfMeasured``): somebody watches."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(Struct, frozen=True):
     """Get a task's code and inputs at hand: ``InputsReady`` or ``InputsFailed``."""
 
     assign: Assign
 
 
-@dataclass(frozen=True, slots=True)
-class RunTask:
+class RunTask(Struct, frozen=True):
     """Run a prepared task on a free slot, its output named ``output``: ``TaskSealed``,
     ``TaskBroke`` or ``TaskRefused``."""
 
@@ -280,37 +253,32 @@ class RunTask:
     output: Output
 
 
-@dataclass(frozen=True, slots=True)
-class ForgetTask:
+class ForgetTask(Struct, frozen=True):
     """Stop a task, wherever it is; whatever it yields is dropped."""
 
     attempt: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropOutputs:
+class DropOutputs(Struct, frozen=True):
     """Remove what is held of a record: all of it, or only these kinds."""
 
     record: str
     kinds: tuple[Kind, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class DropOutput:
+class DropOutput(Struct, frozen=True):
     """Remove one segment."""
 
     output: Output
 
 
-@dataclass(frozen=True, slots=True)
-class AdoptEstates:
+class AdoptEstates(Struct, frozen=True):
     """Adopt the outputs of dead peers of this host: an ``EstateAdopted`` for each found. Then look
     after this host's journal, if there is one: note that what is kept here is alive, remove what is
     over, and go on with what nobody else keeps any more (``grid.keeping.Keeper``)."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallServer:
+class CallServer(Struct, frozen=True):
     """Dial the followed server's port as ``answer`` with this token, and serve data over it: a
     peer that cannot reach our data port waits there. If it fails that peer will notice."""
 
@@ -318,20 +286,17 @@ class CallServer:
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class GoDownNow:
+class GoDownNow(Struct, frozen=True):
     """Someone asked the grid to go down."""
 
 
-@dataclass(frozen=True, slots=True)
-class DrainSelf:
+class DrainSelf(Struct, frozen=True):
     """Someone asked that this peer leaves well within so many seconds."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class SufferFault:
+class SufferFault(Struct, frozen=True):
     """Someone tries how the grid stands faults, and this peer allows it. A fault of some length
     ends by itself."""
 
@@ -339,15 +304,13 @@ class SufferFault:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ShowDrained:
+class ShowDrained(Struct, frozen=True):
     """The answer to ``DrainRequested``."""
 
     drained: Drained
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(Struct, frozen=True):
     """All that leaving well asks for has been ordered; the thread may end. ``well``: nothing that
     somebody needs goes with this peer."""
 
@@ -399,23 +362,20 @@ ClientEffect = (
 # ------------------------------------------------------------------- ordered by the server core
 
 
-@dataclass(frozen=True, slots=True)
-class TellClient:
+class TellClient(Struct, frozen=True):
     """Tell the own client core that a higher term was seen (``TermSurpassed``)."""
 
     seen: Reign
 
 
-@dataclass(frozen=True, slots=True)
-class Greet:
+class Greet(Struct, frozen=True):
     """From now on answer greetings with this reign and number of followers."""
 
     reign: Reign
     followers: int
 
 
-@dataclass(frozen=True, slots=True)
-class FreePort:
+class FreePort(Struct, frozen=True):
     """Close the port and, after what was sent is out, every link."""
 
 

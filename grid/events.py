@@ -4,8 +4,9 @@ A fact that answers an effect names what it answers (address, link, attempt, tra
 a stale one is recognised and dropped on purpose.
 """
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from grid.messages import (
     NO_BOOKMARK,
@@ -33,21 +34,18 @@ DialFailure = Literal["refused", "silent", "stranger", "wrong_key", "refusal", "
 """Nobody listens; no answer in time; not our protocol; another key; told to go; no route."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeadlineReached:
+class DeadlineReached(Struct, frozen=True):
     """The time that ``next_deadline`` named has come."""
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
+class Received(Struct, frozen=True):
     """A message came in over a link."""
 
     link: int
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class LinkLost:
+class LinkLost(Struct, frozen=True):
     """A link is closed, by whoever."""
 
     link: int
@@ -57,8 +55,7 @@ class LinkLost:
 # ------------------------------------------------------------------- told to the client core
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Struct, frozen=True):
     """The peer begins. ``candidates`` are where a server may be, in order; ``own`` are those of
     this host; ``unknown`` says why some of the names given mean nothing."""
 
@@ -67,8 +64,7 @@ class Started:
     unknown: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CandidatesResolved:
+class CandidatesResolved(Struct, frozen=True):
     """Names were looked up again. The fields are those of ``Started``."""
 
     candidates: tuple[Address, ...]
@@ -76,59 +72,51 @@ class CandidatesResolved:
     unknown: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeAnswered:
+class ProbeAnswered(Struct, frozen=True):
     address: Address
     welcome: Welcome
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeFailed:
+class ProbeFailed(Struct, frozen=True):
     address: Address
     kind: DialFailure
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class AskAnswered:
+class AskAnswered(Struct, frozen=True):
     """A peer said whom it follows."""
 
     peer: str
     welcome: Welcome
 
 
-@dataclass(frozen=True, slots=True)
-class AskFailed:
+class AskFailed(Struct, frozen=True):
     """A peer could not be asked."""
 
     peer: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Summoned:
+class Summoned(Struct, frozen=True):
     """The peer to which a connection was kept ready (``KeepReady``) serves now, at ``address``."""
 
     address: Address
     welcome: Welcome
 
 
-@dataclass(frozen=True, slots=True)
-class ReadinessLost:
+class ReadinessLost(Struct, frozen=True):
     """There is no connection ready to this peer, or no more (``KeepReady``)."""
 
     peer: str
 
 
-@dataclass(frozen=True, slots=True)
-class RivalHeard:
+class RivalHeard(Struct, frozen=True):
     """Another server looked for rivals, found us, and said who it is."""
 
     claim: Claim
 
 
-@dataclass(frozen=True, slots=True)
-class Connected:
+class Connected(Struct, frozen=True):
     """A link to the server at ``address`` stands (``Reconnect`` or ``ConnectOwnServer``).
     ``through`` names the peer it leads through, if any."""
 
@@ -138,36 +126,31 @@ class Connected:
     through: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ReconnectFailed:
+class ReconnectFailed(Struct, frozen=True):
     address: Address
     kind: DialFailure
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class PortBound:
+class PortBound(Struct, frozen=True):
     """All of this peer's own addresses of one port are bound and listening."""
 
     port: int
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class PortTaken:
+class PortTaken(Struct, frozen=True):
     port: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class TermSurpassed:
+class TermSurpassed(Struct, frozen=True):
     """A member of our own server has seen a reign above ours."""
 
     seen: Reign
 
 
-@dataclass(frozen=True, slots=True)
-class SubmitRequested:
+class SubmitRequested(Struct, frozen=True):
     """The user submitted; keys are listed and the code is frozen."""
 
     txn: str
@@ -181,14 +164,12 @@ class SubmitRequested:
     """Not before: others, who may know more of a transaction revived, are given time to come."""
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
+class CancelRequested(Struct, frozen=True):
     txn: str
     all: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ResultRequested:
+class ResultRequested(Struct, frozen=True):
     """The user wants the finished result of a name, and does not have the job; ``wait`` until it
     has ended, and if that is ``certain``, even while nobody knows of it."""
 
@@ -198,32 +179,28 @@ class ResultRequested:
     certain: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class EndRequested:
+class EndRequested(Struct, frozen=True):
     """The user ends a record for everyone, whoever owns it."""
 
     txn: str
     record: str
 
 
-@dataclass(frozen=True, slots=True)
-class StatusRequested:
+class StatusRequested(Struct, frozen=True):
     """The user asks how the grid is; who watches it, also what has happened (``AskStatus``)."""
 
     watching: bool = False
     after: Bookmark = NO_BOOKMARK
 
 
-@dataclass(frozen=True, slots=True)
-class PrintsRequested:
+class PrintsRequested(Struct, frozen=True):
     """The user asks what a record printed (``AskPrints``)."""
 
     record: str
     after: Bookmark
 
 
-@dataclass(frozen=True, slots=True)
-class SelfMeasured:
+class SelfMeasured(Struct, frozen=True):
     """How this peer does, as ``MeasureSelf`` wanted to know (``Vitals``)."""
 
     load: float
@@ -232,21 +209,18 @@ class SelfMeasured:
     sent: int
 
 
-@dataclass(frozen=True, slots=True)
-class DownRequested:
+class DownRequested(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class DrainRequested:
+class DrainRequested(Struct, frozen=True):
     """The user wants another peer to leave well within so many seconds."""
 
     peer: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class FaultRequested:
+class FaultRequested(Struct, frozen=True):
     """The user wants the member ``peer`` to suffer this."""
 
     peer: str
@@ -254,29 +228,25 @@ class FaultRequested:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class CloseRequested:
+class CloseRequested(Struct, frozen=True):
     """Leave well within so many seconds; asked again, at once."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class RecordAdopted:
+class RecordAdopted(Struct, frozen=True):
     """The record of a named transaction is here; this peer can own it."""
 
     txn: str
     meta: RecordMeta
 
 
-@dataclass(frozen=True, slots=True)
-class RecordNotAdopted:
+class RecordNotAdopted(Struct, frozen=True):
     txn: str
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResultFetched:
+class ResultFetched(Struct, frozen=True):
     """All that was to be fetched is in this peer's own store. ``sizes`` sums it by partition, if
     they are outputs of maps; ``kept`` is the end of the transaction, if that is on disk for good
     now."""
@@ -287,8 +257,7 @@ class ResultFetched:
     sizes: tuple[int, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ResultMissing:
+class ResultMissing(Struct, frozen=True):
     """Some results could not be fetched; ``missing`` are gone for good where they were."""
 
     txn: str
@@ -297,8 +266,7 @@ class ResultMissing:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class ResultUnkept:
+class ResultUnkept(Struct, frozen=True):
     """The results are there, but this peer has no room for them."""
 
     txn: str
@@ -306,13 +274,11 @@ class ResultUnkept:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class InputsReady:
+class InputsReady(Struct, frozen=True):
     attempt: str
 
 
-@dataclass(frozen=True, slots=True)
-class InputsFailed:
+class InputsFailed(Struct, frozen=True):
     """``failure`` is set when it is the user's fault: their datasource raised."""
 
     attempt: str
@@ -321,8 +287,7 @@ class InputsFailed:
     failure: Failure | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TaskSealed:
+class TaskSealed(Struct, frozen=True):
     """``result`` are its bytes, if they are few and may be all of a result."""
 
     attempt: str
@@ -332,23 +297,20 @@ class TaskSealed:
     result: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class TaskBroke:
+class TaskBroke(Struct, frozen=True):
     """User code raised, or the worker died."""
 
     attempt: str
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class TaskRefused:
+class TaskRefused(Struct, frozen=True):
     attempt: str
     reason: Literal["space", "module"]
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class EstateAdopted:
+class EstateAdopted(Struct, frozen=True):
     """Outputs of dead peers of this host, or what its journal has kept, are now ours to keep; all
     that ``peer`` held has been told with this, if one is named."""
 
@@ -356,8 +318,7 @@ class EstateAdopted:
     held: tuple[Held, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class OutputPrinted:
+class OutputPrinted(Struct, frozen=True):
     record: str
     stream: Literal["stdout", "stderr", "log"]
     text: str
@@ -410,8 +371,7 @@ ClientEvent = (
 # ------------------------------------------------------------------- told to the server core
 
 
-@dataclass(frozen=True, slots=True)
-class ReignBegan:
+class ReignBegan(Struct, frozen=True):
     """Serve, as this reign. ``expected`` counts the members of the server before, without it: zero
     for the first server of a grid. ``failovers`` are the latest, this one the last of them, if a
     server was lost."""
@@ -422,15 +382,13 @@ class ReignBegan:
     failovers: tuple[Failover, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReignEnded:
+class ReignEnded(Struct, frozen=True):
     """Serve no more. Members are told to go to ``redirect``, if there is such a server."""
 
     redirect: Address | None
 
 
-@dataclass(frozen=True, slots=True)
-class LinkOpened:
+class LinkOpened(Struct, frozen=True):
     """A greeted, authenticated link to a peer. ``local`` is this process's own client."""
 
     link: int

@@ -109,7 +109,9 @@ class Fetches:
     def missing(self, event: ResultMissing, now: float) -> Outcome:
         """Some is gone: the owner's server has it run again, who was asked to keep it says so."""
         sources = self._under_way.pop(event.txn, ())
-        effects, messages = self._ownership.missing(event.txn, event.missing, event.reason, now)
+        asked = {holding.output: ref.peer for holding, ref in sources}
+        missing = tuple((output, asked[output]) for output in event.missing if output in asked)
+        effects, messages = self._ownership.missing(event.txn, missing, event.reason, now)
         if not self._ownership.awaits_run(event.txn):
             self._retained.pop(event.record, None)
             effects = [*self._drop(holding for holding, _ in sources), *effects]

@@ -5,15 +5,12 @@ it happen (P4). Nothing is dropped because a server does not know it: unclaimed 
 after a long time without any claim, which is this peer's own clock and nobody's order.
 """
 
-from dataclasses import dataclass, field
-
-from msgspec import structs
+from msgspec import Struct, field, structs
 
 from grid.messages import Held, Holding, Kind, Output, RecordMeta, Remembered
 
 
-@dataclass(slots=True)
-class _Kept:
+class _Kept(Struct):
     claimed_at: float
     holdings: dict[Output, Holding] = field(default_factory=dict)
     sizes: dict[Output, tuple[int, ...]] = field(default_factory=dict)

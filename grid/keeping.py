@@ -20,7 +20,6 @@ Times here are of the clock on the wall of one host: nothing else outlives its p
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from msgspec import Struct, structs
@@ -106,8 +105,7 @@ def still_kept(end: Remembered, touched: float, now: float) -> Remembered:
 # ------------------------------------------------------------------------------ one journal
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """What a journal knows of an entry without reading it whole. ``touched``: when it was last
     noted to be alive, or from when on its end's time counts. ``seconds``: how long its end is kept,
     None if that cannot be read. ``kept``: by a peer of this host that lives."""
@@ -119,8 +117,7 @@ class Row:
     kept: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """What one who looks at its host's journal has to do: remove what is ``over`` (of these,
     ``unended`` are told), and keep from now on what nobody keeps."""
 
@@ -250,8 +247,7 @@ Answer = Literal["failed", "done", "whole"]
 the entry is there already."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """What to say to one keeper (``grid.messages.Keep``)."""
 
     keeper: PeerRef
@@ -260,8 +256,7 @@ class Part:
     count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class HandedOver:
+class HandedOver(Struct, frozen=True):
     """Who has said that all of it is on disk. ``uncertain``: others may have it too."""
 
     kept: tuple[PeerRef, ...]

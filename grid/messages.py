@@ -449,10 +449,11 @@ class Announce(Struct, frozen=True, tag=True):
 
 
 class LostOutputs(Struct, frozen=True, tag=True):
-    """An owner could not fetch these: their holder no longer has them."""
+    """An owner could not fetch these from the peers it was told of: they no longer have them, or
+    cannot be reached. Others may."""
 
     record: Name
-    missing: tuple[Output, ...]
+    missing: tuple[tuple[Output, Name], ...]
 
 
 class Leaving(Struct, frozen=True, tag=True):
@@ -1001,3 +1002,9 @@ FromServer = (
 FromData = FetchRecord | FetchItems | FetchSegments | Keep | FetchKept | Parcel | Absent
 
 Message = Greeting | FromClient | FromServer | FromData
+
+PATIENT = (Acknowledge, Ended, Drop)
+"""Messages that nobody waits for: they leave with the next one on their link ..."""
+
+PATIENCE_SECONDS = 0.005
+"""... or after so long."""

@@ -21,9 +21,6 @@ The owners of a detached transaction are its *keepers*. Its end, result or failu
 keeper that leaves withdraws nothing, and one that has no room steps back and comes again.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from msgspec import structs
 
 from grid.effects import AdoptRecord, ClientEffect, Deliver, FetchResult, Reject, RejectName
@@ -41,21 +38,16 @@ from grid.messages import (
     Finished,
     FromClient,
     Holding,
-    Kind,
-    LedgerEntry,
     LostOutputs,
     Output,
     PeerRef,
     Progress,
     RecordMeta,
     Rejected,
-    Remembered,
     Riding,
     Submit,
 )
-from grid.ranges import Tiling, is_aligned
-
-State = Literal["pending", "fetching", "resolved"]
+from grid.owned import Ledger, Owned, OwnedTable
 
 ADOPT_AGAIN_SECONDS = 0.2
 """Pause before a named submission is repeated after its first owner could not be reached."""
@@ -82,94 +74,11 @@ NOT_KNOWN = RecordMeta("", "mapreduce", 0, 1, False)
 """The record of a result that was asked for by name, until the server says which it is."""
 
 
-class Ledger:
-    """Which range was given to, or is held by, whom; so that a new server repeats nothing (P4)."""
-
-    def __init__(self, meta: RecordMeta) -> None:
-        extents: dict[Kind, int] = {
-            "map": meta.items,
-            "reduce": meta.partitions,
-            "finish": 1,
-            "call": 1,
-        }
-        self._entries: dict[tuple[Kind, int, int, str], LedgerEntry] = {}
-        self._finished: dict[Kind, Tiling[bool]] = {k: Tiling(n, False) for k, n in extents.items()}
-        self._peers: dict[str, None] = {}
-        self.again = 0
-
-    def note(self, progress: Progress) -> None:
-        """Take in the news. Ranges given although they were finished once are counted."""
-        for entry in progress.freed:
-            self._entries.pop(self._key(entry), None)
-        for entry in progress.entries:
-            finished = self._finished[entry.kind]
-            if not is_aligned(entry.start, entry.stop, finished.n):
-                continue  # of no server that runs this record
-            if entry.kind == "call":
-                pass  # every member runs the same call once: no range is shared
-            elif entry.held:
-                finished.put(entry.start, entry.stop, True)
-            elif any(done for _, _, done in finished.inside(entry.start, entry.stop)):
-                self.again += 1
-            self._entries[self._key(entry)] = entry
-            self._peers[entry.peer] = None
-
-    @staticmethod
-    def _key(entry: LedgerEntry) -> tuple[Kind, int, int, str]:
-        return (entry.kind, entry.start, entry.stop, entry.peer)
-
-    def entries(self) -> tuple[LedgerEntry, ...]:
-        return tuple(self._entries.values())
-
-    def peers(self) -> tuple[str, ...]:
-        """Everyone who works or worked on it, in the order first heard of."""
-        return tuple(self._peers)
-
-
-@dataclass(slots=True)
-class _Owned:
-    txn: str
-    meta: RecordMeta
-    name: str
-    fingerprint: dict[str, str]
-    fresh: bool
-    ledger: Ledger
-    deadline: float | None
-    riding: Riding = NOTHING_RIDING
-    asked: bool = False
-    """Only the finished result of the name is wanted: nothing is owned."""
-    wait: bool = False
-    certain: bool = False
-    """There is such a transaction, even while no server knows of it."""
-    asks: int = 0
-    fetches: int = 0
-    state: State = "pending"
-    accepted: bool = False
-    found: RecordMeta | None = None
-    """The finished record of our name, by others, whose result is being fetched."""
-    again_at: float | None = None
-    awaiting_run: bool = False
-    skipped: tuple[int, ...] = ()
-    parting: FromClient | None = None
-    """The acknowledgement or cancel that is repeated until ``Ended``."""
-
-    @property
-    def kept(self) -> bool:
-        """Whether we are a keeper of it: it is detached."""
-        return self.meta.keeping is not None
-
-    def end(self, skipped: tuple[int, ...] = (), failure: Failure | None = None) -> Remembered:
-        """The end of a detached transaction, without its holdings."""
-        assert self.meta.keeping is not None
-        seconds = self.meta.keeping.seconds
-        return Remembered("", {}, self.meta, (), seconds, skipped, failure)
-
-
 class Ownership:
     """The transactions of one owner. Methods return effects and messages for the server."""
 
     def __init__(self) -> None:
-        self._owned: dict[str, _Owned] = {}
+        self._owned = OwnedTable()
 
     def __len__(self) -> int:
         return sum(owned.state != "resolved" for owned in self._owned.values())
@@ -187,9 +96,10 @@ class Ownership:
         riding: Riding = NOTHING_RIDING,
         not_before: float | None = None,
     ) -> list[FromClient]:
-        owned = _Owned(txn, meta, name, fingerprint, fresh, Ledger(meta), deadline, riding)
-        self._owned[txn] = owned
-        owned.again_at = not_before
+        owned = Owned(txn, meta, name, fingerprint, fresh, Ledger(meta), deadline, riding)
+        self._owned.add(owned)
+        if not_before is not None:
+            self._owned.wake(owned, not_before)
         return [self._submission(owned)] if not_before is None else []
 
     def ask(
@@ -197,17 +107,17 @@ class Ownership:
     ) -> list[FromClient]:
         """Want the finished result of a name, without having the job."""
         meta = structs.replace(NOT_KNOWN, record=name)  # as it is for a detached transaction
-        owned = _Owned(txn, meta, name, {}, False, Ledger(meta), None, asked=True)
+        owned = Owned(txn, meta, name, {}, False, Ledger(meta), None, asked=True)
         owned.wait, owned.certain = wait, certain
-        self._owned[txn] = owned
+        self._owned.add(owned)
         return [self._submission(owned)]
 
     def end(self, txn: str, record: str) -> list[FromClient]:
         """End a record for everyone, whoever owns it; said until the server confirms."""
         meta = structs.replace(NOT_KNOWN, record=record)
-        owned = _Owned(txn, meta, "", {}, False, Ledger(meta), None, state="resolved")
+        owned = Owned(txn, meta, "", {}, False, Ledger(meta), None, state="resolved")
         owned.parting = Cancel(txn, record, all=True)
-        self._owned[txn] = owned
+        self._owned.add(owned)
         return [owned.parting]
 
     def cancel(
@@ -221,10 +131,10 @@ class Ownership:
             owned, Cancel(txn, (owned.found or owned.meta).record, everyone)
         )
 
-    def _part(self, owned: _Owned, parting: FromClient) -> list[FromClient]:
+    def _part(self, owned: Owned, parting: FromClient) -> list[FromClient]:
         """The user has heard; the server is told, unless nothing was owned."""
         if owned.asked:
-            del self._owned[owned.txn]
+            self._owned.remove(owned.txn)
             return []
         owned.state = "resolved"
         owned.parting = parting
@@ -234,7 +144,7 @@ class Ownership:
         """The peer closes: nothing of it is left open. What it keeps for others goes on."""
         effects: list[ClientEffect] = []
         messages: list[FromClient] = []
-        for txn in [txn for txn, owned in self._owned.items() if not owned.kept]:
+        for txn in [owned.txn for owned in self._owned.values() if not owned.kept]:
             more, said = self.cancel(txn, False, failure)
             effects += more
             messages += said
@@ -242,7 +152,7 @@ class Ownership:
 
     # -- the server's side -------------------------------------------------------------
 
-    def _submission(self, owned: _Owned) -> FromClient:
+    def _submission(self, owned: Owned) -> FromClient:
         owned.again_at = None
         if owned.asked:
             return AskResult(owned.txn, owned.name, owned.wait)
@@ -274,9 +184,9 @@ class Ownership:
         owned = self._owned.get(message.txn)
         if owned is not None and owned.wait and (owned.certain or owned.asks < ASKS_MAX):
             owned.asks += 1
-            owned.again_at = now + ASK_AGAIN_SECONDS
+            self._owned.wake(owned, now + ASK_AGAIN_SECONDS)
             return []
-        self._owned.pop(message.txn, None)
+        self._owned.remove(message.txn)
         if owned is None or owned.state == "resolved":
             return []
         return [RejectName(message.txn, message.message, message.conflict)]
@@ -287,7 +197,7 @@ class Ownership:
         if owned is None or owned.state != "pending":
             return []
         if not message.owners:
-            owned.again_at = now + ADOPT_AGAIN_SECONDS
+            self._owned.wake(owned, now + ADOPT_AGAIN_SECONDS)
             return []
         return [AdoptRecord(message.txn, message.meta, message.owners)]
 
@@ -295,7 +205,7 @@ class Ownership:
         owned = self._owned.get(txn)
         if owned is None or owned.state != "pending":
             return []
-        owned.meta = meta
+        self._owned.rename(owned, meta)
         owned.ledger = Ledger(meta)
         owned.riding = NOTHING_RIDING
         return [self._submission(owned)]
@@ -304,18 +214,18 @@ class Ownership:
         """The first owner could not be reached: submit our own record again, soon."""
         owned = self._owned.get(txn)
         if owned is not None and owned.state == "pending":
-            owned.again_at = now + ADOPT_AGAIN_SECONDS
+            self._owned.wake(owned, now + ADOPT_AGAIN_SECONDS)
 
     def progress(self, message: Progress, term: int) -> list[ClientEffect]:
         effects: list[ClientEffect] = []
-        for owned in self._owned.values():
-            if owned.meta.record == message.record and owned.state != "resolved":
+        for owned in self._owned.of_record(message.record):
+            if owned.state != "resolved":
                 owned.ledger.note(message)
                 effects.append(self._show(owned, message, term))
         return effects
 
     @staticmethod
-    def _show(owned: _Owned, message: Progress, term: int) -> Show:
+    def _show(owned: Owned, message: Progress, term: int) -> Show:
         return Show(
             txn=owned.txn,
             term=term,
@@ -363,16 +273,17 @@ class Ownership:
         return self._delivered(owned, holdings)
 
     def _delivered(
-        self, owned: _Owned, holdings: tuple[tuple[Holding, PeerRef], ...], result: bytes = b""
+        self, owned: Owned, holdings: tuple[tuple[Holding, PeerRef], ...], result: bytes = b""
     ) -> tuple[list[ClientEffect], list[FromClient]]:
         meta = owned.found or owned.meta
         parting = self._part(owned, Acknowledge(owned.txn, meta.record))
         return [Deliver(owned.txn, meta, holdings, owned.skipped, result)], parting
 
     def missing(
-        self, txn: str, missing: tuple[Output, ...], reason: str, now: float
+        self, txn: str, missing: tuple[tuple[Output, str], ...], reason: str, now: float
     ) -> tuple[list[ClientEffect], list[FromClient]]:
-        """Some of the result is gone: the server is asked to have it run again.
+        """Some of the result is gone from the peers that had it: the server is asked to have it run
+        again, unless there are others.
 
         A result that was found finished cannot be run again by us, who never had its record: we
         submit our own, or ask, once more; who asks, not for ever.
@@ -383,7 +294,9 @@ class Ownership:
         lost = LostOutputs((owned.found or owned.meta).record, missing)
         if owned.found is None:
             owned.awaiting_run = True
-            owned.again_at = now + KEPT_AGAIN_SECONDS if owned.kept else None
+            owned.again_at = None
+            if owned.kept:
+                self._owned.wake(owned, now + KEPT_AGAIN_SECONDS)
             return [], [lost]
         owned.found = None
         owned.state = "pending"
@@ -391,9 +304,9 @@ class Ownership:
             return [], [lost, self._submission(owned)]
         owned.fetches += 1
         if owned.fetches < FETCHES_MAX:
-            owned.again_at = now + ASK_AGAIN_SECONDS
+            self._owned.wake(owned, now + ASK_AGAIN_SECONDS)
             return [], [lost]
-        del self._owned[txn]
+        self._owned.remove(txn)
         why = f"there is a result of {owned.name!r}, but it cannot be fetched: {reason}"
         return [RejectName(txn, why, ())], [lost]
 
@@ -406,7 +319,7 @@ class Ownership:
             return []
         owned.state = "pending"
         owned.accepted = False
-        owned.again_at = now + KEEP_AGAIN_SECONDS
+        self._owned.wake(owned, now + KEEP_AGAIN_SECONDS)
         return [Cancel(txn, owned.meta.record)]
 
     def awaits_run(self, txn: str) -> bool:
@@ -424,7 +337,7 @@ class Ownership:
         return [Reject(message.txn, message.failure)], parting
 
     @staticmethod
-    def _keep_failure(owned: _Owned, failure: Failure) -> list[ClientEffect]:
+    def _keep_failure(owned: Owned, failure: Failure) -> list[ClientEffect]:
         """Put a failure on disk before it is acknowledged; unless another end is going there."""
         if owned.state == "fetching" and not owned.awaiting_run:
             return []
@@ -438,7 +351,7 @@ class Ownership:
         """The server has nothing more to do for us."""
         owned = self._owned.get(message.txn)
         if owned is not None and owned.state == "resolved":
-            del self._owned[message.txn]
+            self._owned.remove(message.txn)
 
     def kept(self) -> list[RecordMeta]:
         """The detached transactions that are seen through here."""
@@ -448,22 +361,17 @@ class Ownership:
 
     def of_record(self, record: str) -> list[str]:
         """The transactions that run this record for somebody here, who would see its prints."""
-        owned = self._owned.values()
-        return [o.txn for o in owned if o.meta.record == record and not o.kept]
+        return [owned.txn for owned in self._owned.of_record(record) if not owned.kept]
 
     def deadline(self) -> float | None:
         """When ``due`` has something to do."""
-        pending = [o for o in self._owned.values() if o.state != "resolved"]
-        times = [t for o in pending for t in (o.deadline, o.again_at) if t is not None]
-        return min(times, default=None)
+        return self._owned.deadline()
 
     def due(self, now: float) -> tuple[list[ClientEffect], list[FromClient]]:
         """End what is past its deadline; repeat submissions whose pause is over."""
         effects: list[ClientEffect] = []
         messages: list[FromClient] = []
-        for owned in list(self._owned.values()):
-            if owned.state == "resolved":
-                continue
+        for owned in self._owned.due(now):
             if owned.deadline is not None and now >= owned.deadline:
                 late = Failure("deadline", "the transaction's deadline_seconds passed")
                 owned.deadline = None
@@ -474,9 +382,7 @@ class Ownership:
                 messages.append(self._submission(owned))
         return effects, messages
 
-    def _too_late(
-        self, owned: _Owned, late: Failure
-    ) -> tuple[list[ClientEffect], list[FromClient]]:
+    def _too_late(self, owned: Owned, late: Failure) -> tuple[list[ClientEffect], list[FromClient]]:
         if owned.kept:  # once it is on disk it is announced, which ends it for everyone
             return self._keep_failure(owned, late), []
         return self.cancel(owned.txn, False, late)

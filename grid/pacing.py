@@ -8,7 +8,8 @@ its own would cost more than they do.
 """
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 CALLS_MAX = 4096
 """Calls in a task: their futures are resolved at one go, which should take a few milliseconds."""
@@ -33,8 +34,7 @@ FUNCTIONS_MAX = 1024
 """So many functions are remembered."""
 
 
-@dataclass(slots=True)
-class _Cost:
+class _Cost(Struct):
     """What a call of one function is expected to take, and the most calls a task of it had."""
 
     seconds: float

@@ -7,7 +7,8 @@ server may be one that ours no longer has in its roster.
 """
 
 import random
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from grid.messages import Address, Successor
 from grid.settings import Settings
@@ -19,8 +20,7 @@ RANK_MAX = 8
 """Of so many listed hosts the earlier one begins; later ones come all after them, in any order."""
 
 
-@dataclass(slots=True)
-class Places:
+class Places(Struct):
     """``peer`` is this peer, ``hosts`` under which its own listening addresses can be probed."""
 
     settings: Settings

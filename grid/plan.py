@@ -13,14 +13,14 @@ that covers several tiles replaces them, and one inside a free tile splits it (P
 """
 
 import heapq
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from grid.messages import Holding, Kind, Output
 from grid.ranges import Tiling, cut_around, is_aligned, level_of
 
 
-@dataclass(slots=True)
-class Tile:
+class Tile(Struct):
     """What is known of one range. Sets are dicts for their order."""
 
     start: int
@@ -49,8 +49,7 @@ class Tile:
         return Tile(start, stop, waiting=dict(self.waiting), not_before=self.not_before)
 
 
-@dataclass(frozen=True, slots=True)
-class Needless:
+class Needless(Struct, frozen=True):
     """An attempt whose range has been finished by another."""
 
     attempt: str

@@ -11,7 +11,8 @@ none seeks and greets as everyone does.
 """
 
 import random
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from grid.effects import ClientEffect, KeepReady
 from grid.messages import PeerRef, Successor
@@ -26,8 +27,7 @@ AGAIN_SECONDS = 10.0
 """When to try again what failed, on average: it may be a door that this peer cannot reach."""
 
 
-@dataclass(slots=True)
-class Readiness:
+class Readiness(Struct):
     """``peer`` is this peer: it keeps nothing ready for its own reign."""
 
     peer: str

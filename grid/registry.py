@@ -6,8 +6,9 @@ segments: its size grows with tasks and peers, never with data (P7).
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from grid.batches import BatchSizer
 from grid.messages import (
@@ -23,6 +24,7 @@ from grid.messages import (
     Source,
 )
 from grid.plan import Plan, Tile, aligned_size
+from grid.run_queue import RunQueue
 
 REDUCE_BYTES = 8 << 20
 """What a reduce task should read at most: large against a message, small against memory."""
@@ -38,8 +40,7 @@ TOMBSTONES_MAX = 4096
 State = Literal["running", "finished", "failed"]
 
 
-@dataclass(slots=True)
-class Owner:
+class Owner(Struct):
     """One owner of a transaction: its peer, its own transaction id, whether it has the result."""
 
     peer: str
@@ -48,8 +49,7 @@ class Owner:
     acknowledged: bool = False
 
 
-@dataclass(slots=True)
-class Transaction:
+class Transaction(Struct):
     """One record being run. ``plans`` are its phases in order (none for ``everywhere``)."""
 
     meta: RecordMeta
@@ -76,7 +76,10 @@ class Transaction:
     waiting: dict[str, float] = field(default_factory=dict)
     entries: list[LedgerEntry] = field(default_factory=list)
     freed: list[LedgerEntry] = field(default_factory=list)
-    dirty: bool = False
+    touched: dict[str, "Transaction"] = field(default_factory=dict)
+    """Where it is noted when it may have come to deserve another place in the queue, ..."""
+    told_of: dict[str, "Transaction"] = field(default_factory=dict)
+    """... and where, when there is news of it for its listeners."""
     ran: int = 0
     known_at: float = 0.0
     """Since when this server knows of it."""
@@ -215,11 +218,20 @@ class Transaction:
 
     def news(self, kind: Kind, start: int, stop: int, peer: str, *, held: bool) -> None:
         self.entries.append(LedgerEntry(kind, start, stop, peer, held))
-        self.dirty = True
+        self.mark()
 
     def unsay(self, kind: Kind, start: int, stop: int, peer: str) -> None:
         self.freed.append(LedgerEntry(kind, start, stop, peer, False))
-        self.dirty = True
+        self.mark()
+
+    def mark(self) -> None:
+        """There is news of it; who runs what of it may have changed, too."""
+        self.told_of[self.meta.record] = self
+        self.touch()
+
+    def touch(self) -> None:
+        """Whether it runs, or how much of it, may have changed."""
+        self.touched[self.meta.record] = self
 
 
 class Registry:
@@ -232,12 +244,20 @@ class Registry:
         self._ended: dict[str, None] = {}
         self._cancelled: dict[str, None] = {}
         self._count = 0
+        self._told_of: dict[str, Transaction] = {}
+        self.everywhere: dict[str, Transaction] = {}
+        """Those that call something on every member."""
+        self.queue = RunQueue()
 
     def __iter__(self) -> Iterator[Transaction]:
         return iter(self._records.values())
 
     def get(self, record: str) -> Transaction | None:
         return self._records.get(record)
+
+    def news(self) -> list[Transaction]:
+        """Those of which there is news, the oldest first."""
+        return sorted(self._told_of.values(), key=lambda txn: txn.number)
 
     def named(self, name: str) -> Transaction | None:
         """The transaction that this name stands for now."""
@@ -250,7 +270,10 @@ class Registry:
         self._count += 1
         txn = Transaction(meta, self._count, name, fingerprint, self._task_seconds)
         txn.known_at = now
+        txn.touched, txn.told_of = self.queue.touched, self._told_of
         self._records[meta.record] = txn
+        if meta.shape == "everywhere":
+            self.everywhere[meta.record] = txn
         if name:
             self._names[name] = meta.record
         self._ended.pop(meta.record, None)
@@ -264,7 +287,13 @@ class Registry:
     def forget(self, record: str) -> None:
         """Forget a transaction, as if it had never been submitted here."""
         txn = self._records.pop(record, None)
-        if txn is not None and self._names.get(txn.name) == record:
+        if txn is None:
+            return
+        self.queue.remove(txn)
+        self.queue.touched.pop(record, None)
+        self._told_of.pop(record, None)
+        self.everywhere.pop(record, None)
+        if self._names.get(txn.name) == record:
             del self._names[txn.name]
 
     def bury(self, record: str) -> None:

@@ -9,7 +9,8 @@ Source: terms as in Raft (Ongaro 2014).
 """
 
 import random
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from grid.admission import implausible
 from grid.effects import ClientEffect, Probe, Reconnect
@@ -19,8 +20,7 @@ from grid.search import claim
 from grid.settings import Settings
 
 
-@dataclass(slots=True)
-class Rivals:
+class Rivals(Struct):
     """``peer`` is this peer, ``better`` where the server is that it is about to give way to."""
 
     settings: Settings

@@ -1,8 +1,9 @@
 """The members of a grid as its server knows them: who they are, what they hold and run."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import zip_longest
+
+from msgspec import Struct, field
 
 from grid.messages import (
     Address,
@@ -20,8 +21,7 @@ SUCCESSORS_MAX = 8
 """Enough that some survive together with a server, few enough to tell everyone."""
 
 
-@dataclass(slots=True)
-class Departure:
+class Departure(Struct):
     """How far a member has come with leaving well. Tasks that ended since then are counted, and
     the bytes of its outputs that others took over."""
 
@@ -33,8 +33,7 @@ class Departure:
     may_go: bool = False
 
 
-@dataclass(slots=True)
-class Member:
+class Member(Struct):
     """One joined peer. ``assigned`` maps attempts to the record they work for."""
 
     link: int

@@ -1,18 +1,19 @@
 """Which task goes to whom next: priority, then fairness between transactions, then free slots.
 
-A transaction of higher priority goes first; among equals the one with the fewest attempts under
-way, then the oldest. A member is given tasks for its free slots, and as many again ahead of time
-when tasks are quick, so that no slot waits for a message. Stragglers: when nothing is left to
-give, idle slots run again what takes much longer than expected; the first result wins.
+The order of transactions is ``grid.run_queue``'s. A member is given tasks for its free slots, and
+as many again ahead of time when tasks are quick, so that no slot waits for a message. Stragglers:
+when nothing is left to give, idle slots run again what takes much longer than expected; the first
+result wins.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from grid.messages import Kind
 from grid.placement import choose_member
 from grid.plan import Tile
 from grid.registry import Transaction
 from grid.roster import Member
+from grid.run_queue import RunQueue
 from grid.server_state import ServerState
 
 STRAGGLER_FACTOR = 4
@@ -20,8 +21,7 @@ STRAGGLER_SECONDS_MIN = 2.0
 """A task is a straggler when it takes this many times what it should, and at least so long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """A task for a member."""
 
     txn: Transaction
@@ -47,23 +47,16 @@ def able(txn: Transaction, kind: Kind, members: list[Member]) -> list[Member]:
     ]
 
 
-def running(state: ServerState) -> list[Transaction]:
-    """The transactions with something to run, the most deserving first. Without an owner there is
-    nobody to have code and items from: what was given goes on, nothing more is given."""
-    transactions = [txn for txn in state.registry if txn.state == "running" and txn.owners]
-    return sorted(transactions, key=lambda txn: (-txn.meta.priority, txn.active, txn.number))
-
-
 def choose(state: ServerState, now: float) -> Choice | None:
     """Return the next task to give, or None when there is none or nobody to take it."""
-    transactions = running(state)
-    if not transactions:
+    queue = state.registry.queue
+    if not queue:
         return None  # first, as every heartbeat asks, and there may be many members
     members = open_members(state, now)
-    if not members:
-        return None
     slots = state.roster.slots()
-    for txn in transactions:
+    for txn in queue.walk():
+        if not members:
+            return None
         kind = txn.phase()
         if not kind or txn.plans[kind].next_free(now) is None:
             continue
@@ -78,14 +71,14 @@ def choose(state: ServerState, now: float) -> Choice | None:
         tile = txn.next_tile(kind, now, slots)
         if tile is not None:
             return Choice(txn, kind, tile, choose_member(candidates, txn, kind, tile))
-    return _straggler(transactions, members, now)
+    return _straggler(queue, members, now)
 
 
-def _straggler(transactions: list[Transaction], members: list[Member], now: float) -> Choice | None:
+def _straggler(queue: RunQueue, members: list[Member], now: float) -> Choice | None:
     idle = [m for m in members if len(m.assigned) < m.slots]
     if not idle:
         return None
-    for txn in transactions:
+    for txn in queue.walk():
         kind = txn.phase()
         if kind is None or not txn.meta.speculate:
             continue

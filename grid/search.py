@@ -9,7 +9,7 @@ Promises: the best server is the one that rivals would agree on (``claim``), wha
 found at. Keeps the last failure of each place beyond the round, for people.
 """
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from grid.admission import implausible
 from grid.errors import CannotJoin, Refused, WrongKey
@@ -22,16 +22,14 @@ def claim(followers: int, reign: Reign) -> tuple[bool, int, str]:
     return (followers > 0, reign.term, reign.id)
 
 
-@dataclass(frozen=True, slots=True)
-class Vouch:
+class Vouch(Struct, frozen=True):
     """``voucher`` says that it hears from the server of ``claim``, and can pass on to it."""
 
     voucher: PeerRef
     claim: Claim
 
 
-@dataclass(slots=True)
-class Search:
+class Search(Struct):
     """``peer`` is who searches: what it answers itself is nothing found."""
 
     peer: str

@@ -83,7 +83,7 @@ class ServerState:
 
     def flush(self) -> list[ServerEffect]:
         """Take out everything to do, news before orders."""
-        for txn in self.registry:
+        for txn in self.registry.news():
             self.say_news(txn)
         for member, accepted in self._accepted:
             self.send(member, accepted)
@@ -95,7 +95,7 @@ class ServerState:
 
     def say_news(self, txn: Transaction) -> None:
         """Tell all listeners what is new of a transaction, if anything is."""
-        if not txn.dirty:
+        if txn.told_of.pop(txn.meta.record, None) is None:
             return
         news = self.progress(txn)
         for part in _parts(news):
@@ -103,7 +103,6 @@ class ServerState:
                 self.tell(peer, part)
         txn.entries = []
         txn.freed = []
-        txn.dirty = False
 
     @staticmethod
     def progress(txn: Transaction) -> Progress:

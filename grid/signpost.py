@@ -9,7 +9,7 @@ Promises: nobody points without following a server on another host. Decides noth
 a peer that loses its server withdraws its sign first.
 """
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from grid.effects import BindPort, ClientEffect, Point, Probe, Unpoint
 from grid.events import PortTaken, ProbeFailed
@@ -18,8 +18,7 @@ from grid.places import Places
 from grid.settings import Settings
 
 
-@dataclass(slots=True)
-class Signpost:
+class Signpost(Struct):
     """``up`` from when its port is ordered until it is withdrawn or the port turns out taken."""
 
     settings: Settings

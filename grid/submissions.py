@@ -159,7 +159,7 @@ class Submissions:
             for tile in plan.outputs():
                 for peer in (*tile.attempts.values(), *tile.holders):
                     txn.news(kind, tile.start, tile.stop, peer, held=tile.done)
-        txn.dirty = True
+        txn.mark()
 
     # -- delivering --------------------------------------------------------------------
 
@@ -182,9 +182,11 @@ class Submissions:
         A result retained for latecomers that is no longer whole is nothing to keep.
         """
         if txn.retained_until is not None:
-            self.end(txn)
+            if not txn.complete:
+                self.end(txn)
         elif txn.state == "finished":
             txn.state = "running"
+            txn.touch()
             for owner in txn.owners.values():
                 owner.told = False
             self.advance(txn)
@@ -207,6 +209,7 @@ class Submissions:
         waiting = [owner for owner in txn.owners.values() if not owner.told]
         if waiting and txn.state == "finished" and not txn.complete:
             txn.state = "running"  # some was lost since: it runs again, then they are told
+            txn.touch()
             txn.retained_until = None
         if txn.state == "running":
             return
@@ -240,7 +243,7 @@ class Submissions:
             self._postpone(member, message)  # who remembers it may still be coming
         elif txn is not None and message.wait and (txn.detached or txn.state == "running"):
             txn.askers[member.ref.peer, message.txn] = None
-            txn.dirty = True
+            txn.mark()
         else:
             self._state.send(member, Rejected(message.txn, _no_result(message.name, txn)))
 

@@ -25,6 +25,7 @@ from grid.messages import (
     Claim,
     Drained,
     Failure,
+    Kind,
     Message,
     PeerRef,
     Remembered,
@@ -60,6 +61,9 @@ from peers.worker_failures import bug
 from peers.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
+
+DROP_SECONDS = 0.02
+"""How long outputs that nobody needs stay, to be removed together."""
 
 
 class Users(Protocol):
@@ -129,6 +133,7 @@ class ClientThread(CoreThread):
         self._ready: dict[str, Ready] = {}
         self._assigned: dict[str, Assign] = {}
         self._adopting = threading.Lock()
+        self._unwanted: list[tuple[str, tuple[Kind, ...]]] = []
 
     @property
     def successors(self) -> tuple[Successor, ...]:
@@ -220,6 +225,8 @@ class ClientThread(CoreThread):
             case fx.MeasureSelf():
                 self._in_background(lambda: self.post(measure(self._traffic)))
             case fx.Prepare():
+                if any(record == effect.assign.record for record, _ in self._unwanted):
+                    self._drop_now()  # not what it is about to be given
                 self._assigned[effect.assign.attempt] = effect.assign
                 at_hand = self._inputs.at_hand(effect.assign)
                 if at_hand is not None:
@@ -232,9 +239,7 @@ class ClientThread(CoreThread):
             case fx.ForgetTask():
                 self._forget(effect.attempt)
             case fx.DropOutputs():
-                if not effect.kinds:
-                    self._inputs.forget(effect.record)
-                self._in_background(lambda: void(self._store.drop(effect.record, effect.kinds)))
+                self._drop_soon(effect)
             case fx.DropOutput():
                 self._in_background(lambda: void(self._store.drop_output(effect.output)))
             case fx.AdoptEstates():
@@ -269,6 +274,7 @@ class ClientThread(CoreThread):
         self._users.broken(bug)
 
     async def _shut(self) -> None:
+        self._drop_now()
         for link in list(self._links.values()):
             link.close()
         self._links.clear()
@@ -375,6 +381,20 @@ class ClientThread(CoreThread):
         ready = self._ready.pop(attempt, None)
         if ready is not None:
             self._discard(ready.fetched)
+
+    def _drop_soon(self, order: fx.DropOutputs) -> None:
+        """Have outputs removed: with those of the next moment, as each time costs a look at the
+        folder."""
+        if not order.kinds:
+            self._inputs.forget(order.record)
+        if not self._unwanted:
+            self.loop.call_later(DROP_SECONDS, self._drop_now)
+        self._unwanted.append((order.record, order.kinds))
+
+    def _drop_now(self) -> None:
+        unwanted, self._unwanted = self._unwanted, []
+        if unwanted:
+            self._in_background(lambda: void(self._store.drop_each(unwanted)))
 
     def _discard(self, fetched: tuple[Path, ...]) -> None:
         if fetched:

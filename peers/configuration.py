@@ -50,6 +50,8 @@ _VARIABLES: dict[str, type] = {
 }
 """What ``GRID_<NAME>`` may set. ``GRID_PASSWORD`` is read where keys are, and nowhere else."""
 
+VARIABLES = tuple(f"GRID_{name.upper()}" for name in (*_VARIABLES, "password"))
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -194,7 +196,8 @@ def _read(name: str, kind: type, text: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        raise Misuse(f"GRID_{name.upper()}={text!r} is not a {kind.__name__}") from None
+        wanted = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
+        raise Misuse(f"GRID_{name.upper()}={text!r} is not {wanted}") from None
 
 
 def _default_ports(values: dict[str, Any], places: tuple[Place, ...]) -> None:

@@ -59,15 +59,27 @@ class CoreThread:
         """Run a function on the thread, soon, in the order of the calls. Nothing happens once the
         thread has ended."""
         self._mail.append((function, args))
-        if not self._reading:
-            # Waking a loop costs more than most steps: it is done once for all that comes until
-            # the loop has read its mail.
-            self._reading = True
-            try:
+        self.wake()
+
+    def leave(self, event: Any) -> None:
+        """As ``post``, for an event that can wait: it is read with whatever comes next, or when
+        somebody calls ``wake``."""
+        self._mail.append((self.take, (event,)))
+
+    def wake(self) -> None:
+        """Have the mail read, from any thread. Waking a loop costs more than most steps: it is done
+        once for all that comes until the loop has read its mail."""
+        if self._reading or not self._mail:
+            return
+        self._reading = True
+        try:
+            if threading.get_ident() == self._thread.ident:
+                self.loop.call_soon(self._read_mail)
+            else:
                 self.loop.call_soon_threadsafe(self._read_mail)
-            except RuntimeError:  # the loop is closed: whatever this was about is over
-                self._mail.clear()
-                self._reading = False
+        except RuntimeError:  # the loop is closed: whatever this was about is over
+            self._mail.clear()
+            self._reading = False
 
     def stop(self) -> None:
         """End the thread, from another one."""

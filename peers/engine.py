@@ -60,6 +60,7 @@ from peers.detached import Detached, with_key
 from peers.failures import as_error
 from peers.fingerprint import fingerprint
 from peers.handing import Give, HandOver, Unheard
+from peers.helper_process import HelperProcess
 from peers.inputs import FETCH_SECONDS, Inputs
 from peers.interruptible import InterruptibleFuture
 from peers.memory import worker_bytes
@@ -94,10 +95,13 @@ OPEN_TRANSACTIONS_MAX = 10_000
 
 class Engine:
     """Everything of one started peer. ``on_down`` is called when the grid is asked to go down; or
-    this peer to leave, then with the seconds it has."""
+    this peer to leave, then with the seconds it has. ``helper`` was started for it early."""
 
     def __init__(
-        self, configuration: Configuration, on_down: Callable[[float | None], None]
+        self,
+        configuration: Configuration,
+        on_down: Callable[[float | None], None],
+        helper: HelperProcess | None = None,
     ) -> None:
         self.configuration = configuration
         self.settings = configuration.settings
@@ -129,12 +133,12 @@ class Engine:
         self._trace = Trace(configuration.trace) if configuration.trace is not None else None
         self.store = Store(configuration.spool, self._tag, security.peer_id)
         try:
-            self._assemble(security.automatic and not configuration.hosts)
+            self._assemble(security.automatic and not configuration.hosts, helper)
         except BaseException:
             self.store.leave()
             raise
 
-    def _assemble(self, lenient: bool) -> None:
+    def _assemble(self, lenient: bool, helper: HelperProcess | None) -> None:
         configuration, security = self.configuration, self._security
         listening = listen_hosts(configuration.listen, loopback_only=configuration.loopback_only)
         resolver = Resolver(configuration, listening)
@@ -215,6 +219,7 @@ class Engine:
             mode=configuration.workers,
             name=configuration.name,
             limits=Limits(worker_bytes(self.settings.memory_limit, self.settings.slots)),
+            helper=helper,
         )
 
     def _client_core(
@@ -236,6 +241,7 @@ class Engine:
         self._bulk_server.start()
         self.server.start()
         self.client.start()
+        self.client.call(self.client.pool.prepare)
         found = self._found
         self.client.post(ev.Started(found.addresses, found.own, found.unknown))
         try:

@@ -40,6 +40,8 @@ def as_error(failure: Failure) -> GridError:
 
 def _located(failure: Failure) -> str:
     """Say what happened, and on which peer."""
+    if failure.kind == "module" and failure.peer:
+        return f"peer {failure.peer}: {failure.message}"
     told = failure.kind not in ("raised", "died") or not failure.peer
     return failure.message if told else f"{failure.message}, on peer {failure.peer}"
 

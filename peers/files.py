@@ -86,10 +86,9 @@ class Reference:
 
     def _check(self, found: os.stat_result) -> None:
         if not self._is(found):
-            raise Changed(
-                f"{self.path} has changed since it was listed: {found.st_size} bytes now, "
-                f"{self.size} then"
-            )
+            sizes = f"{found.st_size} bytes now, {self.size} then"
+            what = "it was written again" if found.st_size == self.size else sizes
+            raise Changed(f"{self.path} has changed since it was listed: {what}")
 
     def _lines(self, file: Any) -> bytes:
         assert self.stop is not None

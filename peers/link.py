@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from grid.errors import ProtocolError
 from grid.framing import Decoder, encode
-from grid.messages import Address, Hello, Message, Welcome
+from grid.messages import PATIENCE_SECONDS, PATIENT, Address, Hello, Message, Welcome
 
 UNSENT_BYTES_MAX = 64 * 2**20
 """What may wait for a remote that does not read: minutes of messages, seconds of data."""
@@ -106,6 +106,7 @@ class Link:
         self._unsent_bytes = 0
         self._writing = b""  # TLS wants exactly these bytes again after "would block"
         self._flush_due = False
+        self._patience: asyncio.TimerHandle | None = None
         self._awaits_room = False
         self._sock.setblocking(False)
         loop.add_reader(self._sock.fileno(), self._on_readable)
@@ -137,11 +138,18 @@ class Link:
         self._unsent.append(frame)
         self._unsent_bytes += len(frame)
         if not self._flush_due and not self._awaits_room:
-            self._flush_due = True
-            self._loop.call_soon(self._flush)
+            self._see_off(message)
         if self._unsent_bytes > UNSENT_BYTES_MAX:
             reason = f"does not read: {self._unsent_bytes} bytes wait for it"
             self._loop.call_soon(self._end, reason)
+
+    def _see_off(self, message: Message) -> None:
+        """Have it flushed, soon; or with what comes next, if nobody waits for it."""
+        if not isinstance(message, PATIENT):
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+        elif self._patience is None:
+            self._patience = self._loop.call_later(PATIENCE_SECONDS, self._flush)
 
     def close(self) -> None:
         """Send what the socket takes at once and close. ``on_closed`` is not called."""
@@ -155,6 +163,9 @@ class Link:
 
     def _flush(self) -> None:
         self._flush_due = False
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         if self.closed:
             return
         try:
@@ -260,6 +271,8 @@ class Link:
         self.closed = True
         self._loop.remove_reader(self._sock.fileno())
         self._await_room(False)
+        if self._patience is not None:
+            self._patience.cancel()
         self._unsent.clear()
         self._unsent_bytes = 0
         self._writing = b""

@@ -1,7 +1,7 @@
 """The link between client and server of one process: in memory, no encoding, same order."""
 
 from grid.events import LinkLost, Received
-from grid.messages import Message
+from grid.messages import PATIENCE_SECONDS, PATIENT, Message
 from peers.core_thread import CoreThread
 
 
@@ -13,6 +13,7 @@ class LocalLink:
         self.closed = False
         self._mine = mine
         self._other: LocalLink | None = None
+        self._wake_due = False
 
     @staticmethod
     def pair(
@@ -25,8 +26,20 @@ class LocalLink:
 
     def send(self, message: Message) -> None:
         other = self._other
-        if not self.closed and other is not None:
-            other._mine.post(Received(other.number, message))
+        if self.closed or other is None:
+            return
+        event = Received(other.number, message)
+        if not isinstance(message, PATIENT):
+            other._mine.post(event)
+            return
+        other._mine.leave(event)
+        if not self._wake_due:
+            self._wake_due = True
+            self._mine.loop.call_later(PATIENCE_SECONDS, self._wake, other)
+
+    def _wake(self, other: "LocalLink") -> None:
+        self._wake_due = False
+        other._mine.wake()
 
     def close(self) -> None:
         """Close this end; the other learns it after what was sent."""

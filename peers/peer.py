@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
+from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -27,10 +28,11 @@ from grid.messages import (
 from grid.settings import check_name
 from peers import forking, interruptible, submission
 from peers.configuration import configure
-from peers.engine import Engine
+from peers.helper_process import start_early
 from peers.transaction import Transaction
 
 if TYPE_CHECKING:
+    from peers.engine import Engine
     from peers.executor import GridExecutor
     from peers.watching import Watch
 
@@ -95,6 +97,8 @@ class Peer:
         forking.watch(self)
         if start:
             self._started()
+        else:
+            import_module("peers.engine")  # what a server loads before it forks, children share
 
     def __repr__(self) -> str:
         return f"<Peer {self.name} port={self._configuration.settings.port}>"
@@ -308,16 +312,30 @@ class Peer:
         self._leaving = None
         return well
 
-    def _started(self) -> Engine:
+    def _started(self) -> "Engine":
         """Return the running engine, started now if this is the first use."""
         with self._starting:
             if self._closed:
                 raise PeerClosed(f"{self!r} is closed; make a new Peer")
             if self._engine is None:
-                engine = Engine(self._configuration, self._on_down)
-                engine.start()
-                self._engine = engine
+                self._engine = self._start()
             return self._engine
+
+    def _start(self) -> "Engine":
+        """Start an engine, and before it the helper of its workers: they load at the same time."""
+        configuration = self._configuration
+        needed = configuration.settings.slots and configuration.workers == "process"
+        helper = start_early() if needed else None
+        try:
+            from peers.engine import Engine
+
+            engine = Engine(configuration, self._on_down, helper)
+            engine.start()
+        except BaseException:
+            if helper is not None:
+                helper.end()
+            raise
+        return engine
 
     def after_fork(self) -> tuple[object, list[int]]:
         """See ``peers.forking``."""

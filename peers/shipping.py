@@ -327,7 +327,8 @@ def _check_module(name: str, digest: str) -> None:
         return
     spec = modules.find(name, sys.path)
     if spec is None or not spec.has_location or spec.origin is None:
-        raise ModuleUnavailable(name, "is not here; install it, or ship it: Job(..., ship=[...])")
+        how = f"Job(..., ship={name!r}), grid submit --ship {name}"
+        raise ModuleUnavailable(name, f"is not here; install it, or have it sent: {how}")
     if modules.digest_of_file(spec.origin) != digest:
         raise ModuleUnavailable(name, f"here ({spec.origin}) differs from the owner's")
     _loaded_digests[name] = digest

@@ -196,9 +196,15 @@ class Store:
 
     def drop(self, record: str, kinds: Iterable[Kind] = ()) -> int:
         """Remove all outputs of ``record``, or only those of ``kinds``; return how many files."""
-        prefix = record_prefix(record)
-        prefixes = tuple(f"{prefix}{kind}-" for kind in kinds) or (prefix,)
-        return self._remove_starting(prefixes)
+        return self.drop_each([(record, tuple(kinds))])
+
+    def drop_each(self, unwanted: Iterable[tuple[str, tuple[Kind, ...]]]) -> int:
+        """As ``drop``, for several records at once."""
+        prefixes: list[str] = []
+        for record, kinds in unwanted:
+            prefix = record_prefix(record)
+            prefixes += [f"{prefix}{kind}-" for kind in kinds] or [prefix]
+        return self._remove_starting(tuple(prefixes))
 
     def drop_output(self, output: Output) -> int:
         """Remove one output and slices of it; return how many files were removed."""

@@ -69,8 +69,8 @@ def check(job: Any, options: dict[str, Any]) -> Submission:
     if not isinstance(job, Job):
         if callable(job):
             raise TypeError(
-                f"submit takes a Job, not the function {job!r}; to call a function on every "
-                "member use run_everywhere(function)"
+                f"submit takes a Job, not the function {job!r}; peer.executor().submit(function) "
+                "calls it once, peer.run_everywhere(function) on every member"
             )
         raise TypeError(f"submit takes a Job, not {type(job).__name__}")
     submission = Submission(job, **options)

@@ -65,7 +65,7 @@ class Transaction(InterruptibleFuture[dict[Any, Any]]):
         self._skipped: tuple[int, ...] = ()
 
     def __repr__(self) -> str:
-        state = "done" if self.done() else "running"
+        state = "cancelled" if self.cancelled() else "done" if self.done() else "running"
         return f"<Transaction {self.name or self.id} {state}>"
 
     # -- for users ---------------------------------------------------------------------

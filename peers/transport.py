@@ -131,7 +131,7 @@ def explain(error: OSError) -> tuple[FailureKind, str]:
         case ConnectionRefusedError():
             return "refused", "nobody listens"
         case ssl.SSLCertVerificationError():
-            return "wrong_key", f"its certificate is of another grid or key ({text})"
+            return "wrong_key", "its certificate is of another grid or key"
         case ssl.SSLEOFError():
             return "unreachable", "it closed the connection while greeting"
         case ssl.SSLError() if "ALERT" in (error.reason or "") and any(

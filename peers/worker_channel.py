@@ -200,11 +200,14 @@ class Died(Struct, frozen=True, tag=True):
 
 
 class Configure(Struct, frozen=True, tag=True):
-    """The helper's first message: where modules are found, where workers write, when to spill."""
+    """The helper's first message: where modules are found, where workers write, when to spill; and
+    the current folder and the variables that have changed since the helper was started."""
 
     paths: list[str]
     folder: str
     limits: Limits
+    directory: bytes = b""
+    environment: dict[bytes, bytes | None] = {}
 
 
 class Fork(Struct, frozen=True, tag=True):

@@ -131,7 +131,7 @@ class Helper:
             match order:
                 case Configure():
                     self._configuration = order
-                    sys.path[:] = order.paths
+                    _adopt(order)
                 case Fork():
                     self._fork(order.worker, self._fds.pop(0), self._fds.pop(0))
                 case Kill():
@@ -220,6 +220,21 @@ class Helper:
             except ChildProcessError:
                 pass
         os._exit(0)
+
+
+def _adopt(order: Configure) -> None:
+    """Be as if started only now."""
+    sys.path[:] = order.paths
+    for name, value in order.environment.items():
+        if value is None:
+            os.environb.pop(name, None)
+        else:
+            os.environb[name] = value
+    if order.directory:
+        try:
+            os.chdir(order.directory)
+        except OSError:
+            pass  # it is gone by now; a process that is in it would not notice either
 
 
 def _lead_group(pid: int) -> None:

@@ -2,8 +2,8 @@
 
 The pool lives on the client thread's loop; every method but ``close_now`` is called there and
 ``on_event`` is called there. A task goes to a waiting worker (best to one that knows the job's
-code), else to a new one; nothing is started before the first task. Code is sent once to each
-worker.
+code), else to a new one; none is started before the first task, but ``prepare`` has what starts
+them ready. Code is sent once to each worker.
 
 Promises, for every attempt given to ``run`` and not killed: exactly one of ``Succeeded``,
 ``Raised``, ``Refused`` and ``Died`` is told, after all that it printed. After ``kill`` nothing
@@ -24,6 +24,7 @@ from typing import Literal
 import msgspec
 
 from grid.errors import Misuse
+from peers.helper_process import HelperProcess
 from peers.segment import segment_name, unsealed_names
 from peers.worker_channel import (
     Died,
@@ -89,7 +90,7 @@ class WorkerPool:
     """Runs tasks in worker processes (or threads, ``mode="thread"``).
 
     ``slots`` is how many at once, ``folder`` where segments go, ``name`` the peer's name, which is
-    put into failures. ``limits`` say when workers spill.
+    put into failures. ``limits`` say when workers spill. ``helper`` was started for it early.
     """
 
     def __init__(
@@ -101,8 +102,10 @@ class WorkerPool:
         mode: Mode = "process",
         name: str = "",
         limits: Limits | None = None,
+        helper: HelperProcess | None = None,
     ) -> None:
         self._slots = slots
+        self._helper = helper
         self._folder = folder
         self._on_event = on_event
         self._mode = mode
@@ -127,8 +130,18 @@ class WorkerPool:
         """Bind to ``loop`` (default: the running one). ``run`` does it when it was not done."""
         if self._starter is None:
             self._loop = loop or asyncio.get_running_loop()
-            kind = ProcessStarter if self._mode == "process" else ThreadStarter
-            self._starter = kind(self._loop, self._folder, self._limits, self._on_exit)
+            about = (self._loop, self._folder, self._limits, self._on_exit)
+            if self._mode == "process":
+                self._starter = ProcessStarter(*about, helper=self._helper)
+            else:
+                self._starter = ThreadStarter(*about)
+
+    def prepare(self) -> None:
+        """Have ready what starts workers, if there are to be any."""
+        if self._slots and not self._closed:
+            self.start()
+            assert self._starter is not None
+            self._starter.prepare()
 
     def run(self, task: Task, code: bytes) -> None:
         """Run ``task`` of the record whose encoded ``Code`` is ``code``, as soon as a slot is

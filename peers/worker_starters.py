@@ -4,11 +4,9 @@ A starter gives the peer its end of a new worker's channel, kills a worker when 
 ``on_exit(worker, how, pid)`` once for each worker that is gone. All methods are called on the
 peer's loop, save ``close_now``.
 
-``ProcessStarter`` starts the helper (``peers.worker_main``) with the first worker, and anew when
-it died. The helper's environment has no ``GRID_*`` variable, its arguments hold nothing but a
-folder and numbers, and it must be started by a thread that lives as long as the peer, since the
-kernel ends it with that thread. ``ThreadStarter`` is for embedding and debugging: its ``kill`` can
-only ask, and code that is blocked in a system call stays until that returns.
+``ProcessStarter`` has a helper (``peers.helper_process``) before the first worker, and starts it
+anew when it died. ``ThreadStarter`` is for embedding and debugging: its ``kill`` can only ask, and
+code that is blocked in a system call stays until that returns.
 """
 
 import asyncio
@@ -16,13 +14,13 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from grid.errors import Misuse
+from peers.helper_process import ROOT, HelperProcess
 from peers.worker import Worker, WorkerThread
 from peers.worker_channel import (
     Channel,
@@ -43,17 +41,15 @@ logger = logging.getLogger(__name__)
 
 OnExit = Callable[[int, str, int | None], None]
 
-CLOSE_SECONDS = 5.0
-"""What the helper gets for killing and reaping all workers; it needs milliseconds."""
-
-_BOOT = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from peers.worker_main import main; main(int(sys.argv[2]), int(sys.argv[3]))"
-)
+THREAD_SECONDS = 0.5
+"""What a worker thread gets to end when it is closed."""
 
 
 class Starter(Protocol):
     """Starts and ends workers; see the module."""
+
+    def prepare(self) -> None:
+        """Do now what the first worker would have to wait for. Never fails: it would tell."""
 
     def start(self, worker: int) -> tuple[socket.socket, Page]:
         """Start worker number ``worker``; return our end of its channel, and its page, which the
@@ -73,21 +69,35 @@ class Starter(Protocol):
 
 
 class ProcessStarter:
-    """Workers are processes, forked by a helper process."""
+    """Workers are processes, forked by a helper process: ``helper``, if it was started before."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, folder: Path, limits: Limits, on_exit: OnExit
+        self,
+        loop: asyncio.AbstractEventLoop,
+        folder: Path,
+        limits: Limits,
+        on_exit: OnExit,
+        helper: HelperProcess | None = None,
     ) -> None:
         self._loop = loop
         self._folder = folder
         self._limits = limits
         self._on_exit = on_exit
-        self._helper: subprocess.Popen[bytes] | None = None
+        self._helper = helper
         self._control: Link | None = None
         self._pids: dict[int, int | None] = {}
 
+    def prepare(self) -> None:
+        try:
+            self._reach_helper()
+        except (OSError, Misuse) as error:
+            logger.debug("cannot start the helper of the workers yet: %s", error)
+
     def start(self, worker: int) -> tuple[socket.socket, Page]:
-        control = self._control or self._start_helper()
+        helper, control = self._reach_helper()
+        if not helper.in_use:
+            helper.in_use = True
+            control.send(self._configuration(helper))
         ours, theirs = socket.socketpair()
         try:
             page = Page.create()
@@ -115,35 +125,23 @@ class ProcessStarter:
         self._end_helper()
 
     def filenos(self) -> list[int]:
-        return [self._control.fileno()] if self._control is not None else []
+        return [self._helper.sock.fileno()] if self._helper is not None else []
 
-    def _start_helper(self) -> Link:
-        if not sys.executable:
-            raise Misuse(
-                "this Python does not know its own executable, so it cannot start worker "
-                "processes; use thread mode, or set sys.executable"
+    def _reach_helper(self) -> tuple[HelperProcess, Link]:
+        """Return the helper and its channel; start it if there is none."""
+        helper = self._helper = self._helper or HelperProcess()
+        if self._control is None:
+            self._control = Link(
+                self._loop, helper.sock, from_helper, self._on_message, self._on_end
             )
-        ours, theirs = socket.socketpair()
-        root = str(Path(__file__).resolve().parents[1])
-        arguments = [root, str(theirs.fileno()), str(os.getpid())]
-        with theirs:
-            try:
-                self._helper = subprocess.Popen(
-                    [sys.executable, *_interpreter_options(), "-P", "-c", _BOOT, *arguments],
-                    env={name: v for name, v in os.environ.items() if not name.startswith("GRID_")},
-                    stdin=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                )
-            except BaseException:
-                ours.close()
-                raise
+            logger.debug("has a helper of the workers pid=%d", helper.pid)
+        return helper, self._control
+
+    def _configuration(self, helper: HelperProcess) -> Configure:
         paths = [entry for entry in sys.path if isinstance(entry, str)]
-        if root not in paths:
-            paths.append(root)
-        self._control = Link(self._loop, ours, from_helper, self._on_message, self._on_end)
-        self._control.send(Configure(paths, str(self._folder), self._limits))
-        logger.debug("started the helper of the workers pid=%d", self._helper.pid)
-        return self._control
+        if ROOT not in paths:
+            paths.append(ROOT)
+        return Configure(paths, str(self._folder), self._limits, *helper.changes())
 
     def _on_message(self, message: FromHelper) -> None:
         match message:
@@ -173,13 +171,7 @@ class ProcessStarter:
     def _end_helper(self) -> int:
         """Wait for the helper, whose control socket is closed; return its exit code."""
         helper, self._helper, self._control = self._helper, None, None
-        if helper is None:
-            return 0
-        try:
-            return helper.wait(CLOSE_SECONDS)
-        except subprocess.TimeoutExpired:
-            helper.kill()
-            return helper.wait(CLOSE_SECONDS)
+        return helper.end() if helper is not None else 0
 
 
 class ThreadStarter:
@@ -193,6 +185,9 @@ class ThreadStarter:
         self._limits = limits
         self._on_exit = on_exit
         self._threads: dict[int, WorkerThread] = {}
+
+    def prepare(self) -> None:
+        pass  # a thread starts at once
 
     def start(self, worker: int) -> tuple[socket.socket, Page]:
         ours, theirs = socket.socketpair()
@@ -216,7 +211,7 @@ class ThreadStarter:
         for thread in threads.values():
             thread.interrupt()
         for thread in threads.values():
-            thread.join(CLOSE_SECONDS / 10)
+            thread.join(THREAD_SECONDS)
 
     def filenos(self) -> list[int]:
         return []
@@ -228,14 +223,3 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
     except OSError:
         pass  # nobody is left in it
-
-
-def _interpreter_options() -> list[str]:
-    """Return the options this interpreter was started with that user code can notice."""
-    options = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
-    options += [f"-W{option}" for option in sys.warnoptions]
-    flags = {"-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
-    options += [option for option, given in flags.items() if given]
-    if sys.flags.utf8_mode:
-        options += ["-X", "utf8"]
-    return options

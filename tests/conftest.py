@@ -26,12 +26,14 @@ def witness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Witness]:
 
 def pytest_configure(config: pytest.Config) -> None:
     """A machine that is busy makes no example wrong. Ignoring signals is inherited; a handler is
-    not, so what is started hears what is ignored here."""
+    not, so what is started hears what is ignored here. Tests of Ctrl-C get the usual handler."""
     hypothesis.settings.register_profile("however busy", deadline=None)
     hypothesis.settings.load_profile("however busy")
     if config.getoption("numprocesses", None):
         return  # it runs no tests itself, and its helpers have to ignore what it ignores
-    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGQUIT, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda *_: None)
 

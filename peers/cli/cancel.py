@@ -40,7 +40,7 @@ The exit status is 1 if none of that name or record runs, or if no grid answers.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "cancel", run, "end a transaction for everyone", _DESCRIPTION)
+    parser = add_command(commands, "cancel", run, _DESCRIPTION)
     parser.add_argument("which", metavar="NAME|RECORD", help="as `grid jobs` shows it")
     add_json_option(parser, "what was ended, as one JSON object")
     add_grid_options(parser)

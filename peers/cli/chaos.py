@@ -83,7 +83,7 @@ again after every fault. Ctrl-C ends it early, with its summary.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "chaos", run, "break it, and see what that costs", _DESCRIPTION)
+    parser = add_command(commands, "chaos", run, _DESCRIPTION)
     parser.add_argument("named", metavar="NAME", help="the grid's name, so that no other is meant")
     parser.add_argument("--yes", action="store_true", help="do not ask before it begins")
     parser.add_argument(

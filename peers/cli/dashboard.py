@@ -37,7 +37,7 @@ it on loopback and use `ssh -L 8235:localhost:8235 HOST`. /metrics is for Promet
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "dashboard", run, "the grid as a web page", _DESCRIPTION)
+    parser = add_command(commands, "dashboard", run, _DESCRIPTION)
     parser.add_argument(
         "--web-address",
         metavar="ADDRESS",

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ from peers.cli.examination import (
     examine_limits,
     examine_names,
     examine_ports,
+    examine_variables,
     examine_versions,
     is_alone,
 )
@@ -42,6 +44,7 @@ variables, that `grid up` has here, and run it on each host:
 What is looked at, each with a verdict (ok, warn, bad) and what to do:
 
   versions   of peergrid, its protocol and Python (others must have the same Python 3.x)
+  variables  GRID_* that are misspelt
   key        where it comes from, who may read or replace it; a tag to compare with others
   names      what --hosts means here, and whether this host is one of them
   ports      whether the well-known port and its fallbacks may be had here
@@ -60,7 +63,7 @@ is bad.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "doctor", run, "what is wrong, and what to do", _DESCRIPTION)
+    parser = add_command(commands, "doctor", run, _DESCRIPTION)
     add_json_option(parser, "a JSON list of findings")
     add_grid_options(parser)
 
@@ -87,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
 def examine(args: argparse.Namespace, meant: Configuration) -> Iterator[Finding]:
     """Look at this host, then ask around."""
     yield examine_versions()
+    yield from examine_variables(os.environ)
     finding, key = examine_key(meant)
     yield finding
     listening = listen_hosts(meant.listen, loopback_only=meant.loopback_only)

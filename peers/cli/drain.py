@@ -48,7 +48,7 @@ do all that, or did not leave; or if no grid answers.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "drain", run, "have peers leave well", _DESCRIPTION)
+    parser = add_command(commands, "drain", run, _DESCRIPTION)
     parser.add_argument(
         "which", metavar="NAME|PEER-ID", nargs="*", help="as `grid status` shows it"
     )

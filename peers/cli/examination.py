@@ -11,6 +11,7 @@ import resource
 import shutil
 import socket
 import stat
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,9 +21,10 @@ from rich.filesize import decimal
 
 from grid.errors import BadKey
 from grid.messages import PROTOCOL
+from grid.suggest import did_you_mean
 from peers.addresses import is_loopback, listen_hosts
 from peers.candidates import Candidates
-from peers.configuration import Configuration
+from peers.configuration import VARIABLES, Configuration
 from peers.detached import default_root as default_journal
 from peers.keys import PASSWORD_LENGTH_MIN, Key, find_key
 from peers.security import key_tag
@@ -56,6 +58,16 @@ def examine_versions() -> Finding:
         version = "of a checkout"
     found = f"peergrid {version}, protocol {PROTOCOL}, Python {platform.python_version()}"
     return Finding("versions", "ok", found)
+
+
+def examine_variables(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """What is set and nearly a variable of ours, as nobody reads it. What else begins with GRID_
+    may be of other programs."""
+    for name in sorted(environ):
+        hint = did_you_mean(name, VARIABLES)
+        if name.startswith("GRID_") and name not in VARIABLES and hint:
+            found = f"{name} is set, and nobody reads it{hint}"
+            yield Finding("variables", "warn", found, "correct its name, or remove it")
 
 
 def examine_key(meant: Configuration) -> tuple[Finding, Key | None]:

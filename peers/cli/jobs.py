@@ -3,10 +3,9 @@
 import argparse
 from typing import Any
 
-import msgspec
-
 from peers.cli.options import add_command, add_grid_options, ask, visit
 from peers.cli.printing import add_json_option, print_json
+from peers.cli.status import transaction_as_json
 from peers.cli.tables import make_console, transactions_table
 
 _DESCRIPTION = """\
@@ -31,7 +30,7 @@ The exit status is 1 if no grid answers; a grid without transactions is no error
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "jobs", run, "which transactions there are", _DESCRIPTION)
+    parser = add_command(commands, "jobs", run, _DESCRIPTION)
     add_json_option(parser, "a JSON list")
     add_grid_options(parser)
 
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     with visit(args) as peer:
         transactions = ask(peer).transactions
     if args.json:
-        print_json([msgspec.to_builtins(txn) for txn in transactions])
+        print_json([transaction_as_json(txn) for txn in transactions])
     elif transactions:
         make_console().print(transactions_table(transactions))
     else:

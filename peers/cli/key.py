@@ -21,7 +21,7 @@ done: the first command makes a key that only you can read. For several hosts:
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "key", run, "which key is used; make one", _DESCRIPTION)
+    parser = add_command(commands, "key", run, _DESCRIPTION)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--new", metavar="FILE", help="make a new random key in FILE")
     what.add_argument("--show", action="store_true", help="print the secret itself, nothing else")

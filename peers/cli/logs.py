@@ -55,7 +55,7 @@ the transaction failed or was cancelled.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "logs", run, "what user code printed", _DESCRIPTION)
+    parser = add_command(commands, "logs", run, _DESCRIPTION)
     parser.add_argument("which", metavar="NAME|RECORD", help="as `grid jobs` shows it")
     parser.add_argument(
         "-f", "--follow", action="store_true", help="go on until the transaction has ended"

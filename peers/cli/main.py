@@ -16,9 +16,11 @@ import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from itertools import takewhile
 from types import FrameType
 
 from grid.errors import GridError, Misuse
+from grid.suggest import did_you_mean
 from peers.cli import (
     cancel,
     chaos,
@@ -103,7 +105,9 @@ class Ended(KeyboardInterrupt):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     parser = _parser()
-    args, unknown = parser.parse_known_args(argv)
+    words = _command_first(sys.argv[1:] if argv is None else argv)
+    _check_first(parser, words)
+    args, unknown = parser.parse_known_args(words)
     if unknown:
         args.parser.error(misspelt(args.parser, unknown))
     start_logging(args.verbose)
@@ -119,10 +123,38 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="grid", description=_DESCRIPTION, epilog=_EPILOG)
     parser.add_argument("--version", action="version", version=f"grid {_version()}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(
+        metavar="COMMAND", required=True, help="one of those above; each has a --help of its own"
+    )
     for command in _COMMANDS:
         command.add(commands)
     return parser
+
+
+def _command_first(words: Sequence[str]) -> list[str]:
+    """Read ``grid -v status`` as ``grid status -v``, and ``grid help status`` as people mean it."""
+    early = list(takewhile(lambda word: word in ("-v", "-vv", "--verbose"), words))
+    rest = list(words[len(early) :])
+    if rest[:1] == ["help"]:
+        rest = [*rest[1:2], "--help"]
+    return [*rest[:1], *early, *rest[1:]]
+
+
+def _check_first(parser: Parser, words: list[str]) -> None:
+    """End with what is wrong with the first word, if it is no command."""
+    names = [command.__name__.rpartition(".")[2] for command in _COMMANDS]
+    first = words[0] if words else ""
+    if first in (*names, "-h", "--help", "--version"):
+        return
+    if not first or first in ("-v", "-vv", "--verbose"):
+        parser.error("say which command, as in `grid status`")
+    if not first.startswith("-"):
+        parser.error(f"there is no command {first!r}{did_you_mean(first, names)}")
+    told = did_you_mean(first, ("--help", "--version"))
+    parser.error(
+        f"unknown argument {first!r}{told or '; flags come after the command, as in'}"
+        + ("" if told else f" `grid status {first} ...`")
+    )
 
 
 def _run(args: argparse.Namespace) -> int:

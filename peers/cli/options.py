@@ -77,13 +77,9 @@ def misspelt(parser: argparse.ArgumentParser, unknown: list[str]) -> str:
     return f"unknown argument {first!r}{hint}"
 
 
-def add_command(
-    commands: Any, name: str, run: Any, summary: str, description: str
-) -> argparse.ArgumentParser:
+def add_command(commands: Any, name: str, run: Any, description: str) -> argparse.ArgumentParser:
     """Add a subcommand with the flags that all have."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=summary, description=description
-    )
+    parser: argparse.ArgumentParser = commands.add_parser(name, description=description)
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument(
         "-v",

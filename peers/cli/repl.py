@@ -83,7 +83,7 @@ The exit status is 1 if no grid answers, or if a line from a pipe had no answer.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "repl", run, "ask about files, line by line", _DESCRIPTION)
+    parser = add_command(commands, "repl", run, _DESCRIPTION)
     parser.add_argument(
         "--top",
         type=int,

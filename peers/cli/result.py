@@ -38,7 +38,7 @@ of that name (yet, or any more), or if no grid answers.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "result", run, "print a finished result", _DESCRIPTION)
+    parser = add_command(commands, "result", run, _DESCRIPTION)
     parser.add_argument(
         "name", metavar="NAME|ID", help="as given to `grid submit --name`, or printed by --detach"
     )

@@ -10,7 +10,7 @@ import msgspec
 from rich.filesize import decimal
 from rich.markup import escape
 
-from grid.messages import Failover
+from grid.messages import Failover, TransactionStatus
 from peers.cli.options import add_command, add_grid_options, ask, visit
 from peers.cli.printing import add_json_option, print_json
 from peers.cli.tables import make_console, make_table, transactions_table
@@ -37,7 +37,7 @@ grid answers.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "status", run, "who serves, who is there", _DESCRIPTION)
+    parser = add_command(commands, "status", run, _DESCRIPTION)
     add_json_option(parser, "one JSON object")
     add_grid_options(parser)
 
@@ -62,11 +62,19 @@ def as_json(status: "PeerStatus", me: str) -> dict[str, Any]:
         "term": status.term,
         "slots": sum(member.slots for member in status.members),
         "peers": [msgspec.to_builtins(member) for member in status.members if member.peer != me],
-        "transactions": [msgspec.to_builtins(txn) for txn in status.transactions],
+        "transactions": [transaction_as_json(txn) for txn in status.transactions],
         "failovers": [_as_dict(failover) for failover in status.failovers],
         "lacking": status.lacking,
         "warnings": list(status.warnings),
     }
+
+
+def transaction_as_json(txn: TransactionStatus) -> dict[str, Any]:
+    """Return what ``--json`` prints of a transaction: without what means something only to its
+    server, and null for times that nobody knows."""
+    facts: dict[str, Any] = msgspec.to_builtins(txn)
+    del facts["known_at"]
+    return facts | {"began": txn.began or None, "ended": txn.ended or None}
 
 
 def remarks(status: "PeerStatus") -> list[str]:

@@ -14,6 +14,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import Misuse, TransactionFailed
+from grid.job import Job
 from peers.cli.elsewhere import run_elsewhere
 from peers.cli.loading import load_job
 from peers.cli.options import add_command, add_grid_options, visit
@@ -27,7 +28,6 @@ from peers.cli.printing import (
 from peers.cli.waiting import spinning, wait_shown, warn_if_idle
 
 if TYPE_CHECKING:
-    from grid.job import Job
     from peers.peer import Peer
     from peers.transaction import Transaction
 
@@ -63,7 +63,7 @@ the job failed or no grid answers.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "submit", run, "run a Job of a module", _DESCRIPTION)
+    parser = add_command(commands, "submit", run, _DESCRIPTION)
     parser.add_argument("job", metavar="MODULE:NAME", help="as in wordcount:job")
     add_result_options(parser)
     how = parser.add_argument_group("how it is run")
@@ -74,6 +74,12 @@ def add(commands: Any) -> None:
         help="grid; or local, dask, dask://HOST:PORT, ray, ray://HOST:PORT (docs/outgrowing.md)",
     )
     how.add_argument("--name", help="share it: the same name and job anywhere is one transaction")
+    how.add_argument(
+        "--ship",
+        default="",
+        metavar="A,B,...",
+        help="send these modules along, to hosts that do not have their files: the job's own, too",
+    )
     how.add_argument(
         "--fresh", action="store_true", help="do not take a finished result of that name"
     )
@@ -102,7 +108,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Submit, wait, print."""
     check_result_options(args)
-    job = load_job(args.job)
+    job = with_modules(load_job(args.job), args.ship)
     if args.on != "grid":
         run_elsewhere(job, args)
         return 0
@@ -116,7 +122,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _detach(peer: "Peer", job: "Job", args: argparse.Namespace) -> None:
+def with_modules(job: Job, names: str) -> Job:
+    """The job, with these modules sent along as well."""
+    more = [name.strip() for name in names.split(",") if name.strip()]
+    return Job(
+        job.datasource,
+        **job.functions.named(),
+        resultfn=job.resultfn,
+        ship=(*job.ship, *more),
+        partitions=job.partitions,
+    )
+
+
+def _detach(peer: "Peer", job: Job, args: argparse.Namespace) -> None:
     """Submit, and say only what to ask for later."""
     if args.output is not None or args.limit is not None:
         raise Misuse("--detach prints an id, no results; give --output to `grid result ID`")
@@ -132,7 +150,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in _OPTIONS if getattr(args, name) is not None}
 
 
-def _finished(peer: "Peer", job: "Job", args: argparse.Namespace) -> "Transaction":
+def _finished(peer: "Peer", job: Job, args: argparse.Namespace) -> "Transaction":
     """Submit and wait for the end, showing progress. Raises what ended the job."""
     with redirect_stdout(sys.stderr):
         transaction = peer.submit(job, **_options(args))

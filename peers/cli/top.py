@@ -63,7 +63,7 @@ exit status is 1 if no grid answers in the beginning.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "top", run, "the grid, live", _DESCRIPTION)
+    parser = add_command(commands, "top", run, _DESCRIPTION)
     parser.add_argument(
         "--interval",
         type=float,

@@ -46,7 +46,7 @@ it at once. The exit status is 0.
 
 def add(commands: Any) -> None:
     """Describe the arguments."""
-    parser = add_command(commands, "up", run, "run a peer that stays", _DESCRIPTION)
+    parser = add_command(commands, "up", run, _DESCRIPTION)
     add_json_option(parser, "each event as a line of JSON")
     add_peer_options(parser)
     parser.add_argument(

@@ -319,7 +319,7 @@ class Site:
         assert not left, f"left behind: {left}"
 
     def _left_behind(self) -> list[str]:
-        deadline = time.monotonic() + 5.0
+        deadline = time.monotonic() + 20.0
         while (left := self._leftovers()) and time.monotonic() < deadline:
             time.sleep(0.02)
         return left

@@ -220,7 +220,7 @@ def test_garbage_and_slow_strangers_reach_no_one(attacked: Attacked) -> None:
         over = [dripped_on(sock) for sock in slow]
         return all(over)
 
-    until("the slow are hung up on", hung_up, 10.0)
+    until("the slow are hung up on", hung_up)
     for sock in (*held, *slow):
         sock.close()
     assert attacked.is_well()

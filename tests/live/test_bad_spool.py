@@ -75,7 +75,7 @@ with Peer(spool=str(spool), name="full", slots=1) as peer:
     until("its own words are shown", lambda: "hands a task back" in Path(sys.argv[2]).read_text())
     assert not txn.done()
     ballast.unlink()
-    assert txn.result(30) == expected
+    assert txn.result(60) == expected
     print("done", flush=True)
 """.replace("{namespace}", hex(CLONE_NEWNS))
 

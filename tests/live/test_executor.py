@@ -46,9 +46,9 @@ def test_calls_of_every_kind_give_what_they_give_here(site: Site) -> None:
         failed = executor.submit(fail, 5)
         locked = executor.submit(len, threading.Lock())
         unsendable = executor.submit(threading.Lock)
-        assert [single.result(20) for single in singles] == [n * n for n in range(500)]
-        assert by_value.result(20) == 10
-        assert keywords.result(20) == {"a": 1, "self": 2, "fn": 3}
+        assert [single.result(60) for single in singles] == [n * n for n in range(500)]
+        assert by_value.result(60) == 10
+        assert keywords.result(60) == {"a": 1, "self": 2, "fn": 3}
         error = failed.exception(20)
         assert isinstance(error, Odd)
         assert error.args == ("no", 5)
@@ -89,10 +89,10 @@ def test_results_do_not_wait_for_a_long_call(site: Site, tmp_path: Path) -> None
     executor = site.here(slots=2).executor()
     gates = [tmp_path / f"gate{n}" for n in range(2)]
     long = executor.submit(wait_for, str(gates[0]))
-    assert [f.result(20) for f in [executor.submit(pow, n, 2) for n in range(200)]][-1] == 199**2
+    assert [f.result(60) for f in [executor.submit(pow, n, 2) for n in range(200)]][-1] == 199**2
     assert not long.done()
     gates[0].touch()
-    assert long.result(20) == str(gates[0])
+    assert long.result(60) == str(gates[0])
     executor.shutdown()
 
 
@@ -111,7 +111,7 @@ def test_what_was_not_sent_can_be_cancelled(site: Site, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(pow, 2, 2)
     gate.touch()
-    assert futures[0].result(20) == str(gate)
+    assert futures[0].result(60) == str(gate)
     executor.shutdown()
 
 
@@ -164,7 +164,7 @@ def test_the_server_is_killed_and_futures_only_take_longer(site: Site) -> None:
     me = site.here()
     executor = me.executor()
     futures = [executor.submit(slow_square, n) for n in range(60)]
-    futures[3].result(30)
+    futures[3].result(60)
     server = site.server(me)
     assert server in peers
     server.kill()
@@ -186,7 +186,7 @@ def test_who_joins_later_gets_calls_too(site: Site, tmp_path: Path) -> None:
         peer.said("joined")
     until("all three are under way", lambda: all(future.running() for future in futures))
     gate.touch()
-    assert [future.result(20) for future in futures] == 3 * [str(gate)]
+    assert [future.result(60) for future in futures] == 3 * [str(gate)]
     executor.shutdown()
 
 
@@ -213,7 +213,7 @@ def test_the_peer_is_closed_under_an_executor(site: Site, tmp_path: Path, caplog
     for future in futures[:3]:
         assert isinstance(future.exception(20), BrokenExecutor)
     with pytest.raises(CancelledError):
-        futures[3].result(20)
+        futures[3].result(60)
     with pytest.raises(BrokenExecutor):
         executor.submit(abs, 1)
     executor.shutdown()

@@ -35,7 +35,7 @@ def resumed(txn: Transaction, term: int) -> bool:
     return now.term > term and now.tasks_this_term > 0
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_server_is_killed_at_any_time_and_no_finished_work_is_repeated(
     site: Site, seed: int
 ) -> None:
@@ -215,21 +215,22 @@ def test_a_worker_peer_is_killed_and_its_neighbour_adopts_its_outputs(site: Site
     assert txn.progress.term == 1
 
 
-@pytest.mark.parametrize("name", ["one", "two"])
-def test_a_peer_with_finished_outputs_leaves_well_in_the_middle(site: Site, name: str) -> None:
+def test_peers_with_finished_outputs_leave_well_in_the_middle(site: Site) -> None:
     """``one`` is the server; that it leaves is a change of reign, not of results."""
     site.start("one", slots=1)
     site.start("two", slots=1)
-    peer = site.here("three")
+    peer = site.here("three", slots=1)
     gate = site.folder / "gate"
     txn = peer.submit(job_to_gate(gate))
-    at(txn, 0.5)
-    site.named(name).leave()
-    site.named(name).ended()
+    for name, share, term in (("two", 0.3, 1), ("one", 0.6, 2)):
+        at(txn, share)
+        site.named(name).leave()
+        site.named(name).ended()
+        until("the others go on", lambda s=share: txn.progress.maps_done > s * 200 + 8)  # type: ignore[misc]
+        assert txn.progress.term == term
     gate.touch()
     assert txn.result(60) == answer()
     assert txn.progress.executed_again == 0
-    assert txn.progress.term == (2 if name == "one" else 1)
 
 
 def test_the_work_of_peers_that_all_died_while_a_new_one_joins(site: Site) -> None:
@@ -253,19 +254,19 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from peers import Peer
 
-with ThreadPoolExecutor(3) as threads:
-    peers = list(threads.map(lambda n: Peer(name=f"{sys.argv[1]}.{n}", slots=0), range(3)))
+with ThreadPoolExecutor(5) as threads:
+    peers = list(threads.map(lambda n: Peer(name=f"{sys.argv[1]}.{n}", slots=0), range(5)))
 print("joined", flush=True)
 sys.stdin.read()
 for peer in peers:
     peer.close()
 """
-"""Three peers that start at the same moment, in one process: a third of the cost of starting."""
+"""Five peers that start at the same moment, in one process: a fifth of the cost of starting."""
 
 
 def test_many_peers_started_at_the_same_moment_agree(site: Site) -> None:
     began = time.monotonic()
-    for process in [site.run(f"crowd{n}", CROWD, f"crowd{n}") for n in range(10)]:
+    for process in [site.run(f"crowd{n}", CROWD, f"crowd{n}") for n in range(6)]:
         process.said("joined")
     print(f"joined after {time.monotonic() - began:.1f} s")
     peer = site.here("visitor", serves=False)

@@ -14,7 +14,7 @@ import pytest
 
 from grid.errors import BadJob, NotPicklable, TaskError
 from peers import Files, Job, Lines, Peer, Transaction
-from tests.live.harness import Site, until
+from tests.live.harness import Site, descendants, until
 from tests.live.jobs import answer, pairs_of, slow_job, slowly, total, totals
 
 NUMBERS = list(range(60))
@@ -276,3 +276,31 @@ def test_nothing_starts_before_first_use(site: Site, tmp_path: Path) -> None:
     assert threading.active_count() == threads
     assert not site.spool.exists()
     assert peer.submit(slow_job(4)).result(60) == answer(4)
+
+
+def test_what_starts_workers_is_there_before_the_first_task(site: Site) -> None:
+    """And gone with the peer that never had one; who runs nothing has none."""
+    before = set(descendants(os.getpid()))
+    site.here("idle", slots=0)
+    assert set(descendants(os.getpid())) == before
+    peer = site.here("busy", slots=1)
+    until("its helper", lambda: set(descendants(os.getpid())) - before)
+    (helper,) = set(descendants(os.getpid())) - before
+    assert peer.executor().submit(os.getppid).result(60) == helper
+    site.here("unused", slots=1).close()
+    peer.close()
+    assert set(descendants(os.getpid())) == before
+
+
+def test_a_peer_made_by_a_thread_that_ends_keeps_its_workers(site: Site) -> None:
+    """The kernel ends a helper with the thread that started it."""
+    helpers: list[int] = []
+
+    def ask(peer: Peer) -> None:
+        helpers.append(peer.executor().submit(os.getppid).result(60))
+
+    user = threading.Thread(target=lambda: ask(site.here(slots=1)))
+    user.start()
+    user.join()
+    ask(site.peers[0])
+    assert helpers[0] == helpers[1]

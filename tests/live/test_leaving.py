@@ -67,7 +67,7 @@ def test_all_are_restarted_one_by_one_and_nothing_is_done_twice(
         return {"spool": str(site.spool / name)} if apart else {}
 
     first = []
-    for number in range(3):
+    for number in range(2):
         first.append(begin(site, f"first{number}", **spool(f"first{number}")))
         first[-1].said("joined")
     owner = site.here("owner", **spool("owner"))
@@ -110,7 +110,7 @@ def test_what_cannot_be_drained_is_told_and_sigterm_drains(site: Site) -> None:
         (("--all",), "`grid down`", 2),
     ):
         process = command(site, "drain", *arguments)
-        assert process.process.wait(30) == code
+        assert process.process.wait(60) == code
         assert text in process.err
     stays.process.send_signal(signal.SIGTERM)
     assert "leaves: SIGTERM" in stays.ended()

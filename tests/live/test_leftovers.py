@@ -107,16 +107,19 @@ DEATHS = {
 """What it does to itself, and the exit code by which to know that it did."""
 
 
+SOON_SECONDS = 20.0
+"""The kernel takes milliseconds; a busy machine may take long to look."""
+
+
 def folders(site: Site) -> list[Path]:
     """The spool folders of peers."""
     return [path.parent for path in site.spool.glob("*/*/lock")]
 
 
-def goes_with_all_its_workers(site: Site, victim: Process, *but: Process) -> None:
+def goes_with_all_its_workers(site: Site, victim: Process) -> None:
     """It ends, and nothing that it started is left, though nobody tidies up after it."""
-    until(f"{victim.name} ends", lambda: victim.process.poll() is not None, 10.0)
-    spared = {process.pid for process in but}
-    until("all that it started is gone", lambda: not set(site.marked()) - spared, 5.0)
+    until(f"{victim.name} ends", lambda: victim.process.poll() is not None)
+    until("all that it started is gone", lambda: not site.marked(), SOON_SECONDS)
 
 
 @pytest.mark.parametrize("how", SIGNALS)
@@ -124,10 +127,10 @@ def test_no_worker_outlives_its_peer_however_it_is_ended(site: Site, how: str) -
     """A peer that survives it takes over its port and its part of the spool."""
     victim = site.run("victim", VICTIM + "peer = begin(); stay()")
     victim.said("at work")
-    survivor = site.start("survivor", slots=0)
+    site.here("survivor")
     for number in SIGNALS[how]:
         victim.process.send_signal(number)
-    goes_with_all_its_workers(site, victim, survivor)
+    goes_with_all_its_workers(site, victim)
     until("the survivor has tidied up", lambda: len(folders(site)) == 1)
 
 
@@ -135,9 +138,9 @@ def test_no_worker_outlives_its_peer_however_it_is_ended(site: Site, how: str) -
 def test_what_user_code_started_dies_with_a_closed_terminal(site: Site, how: str) -> None:
     victim = site.run("victim", VICTIM + "peer = begin(); stay()", start_new_session=True)
     victim.said("at work")
-    survivor = site.start("survivor", slots=0)
+    site.here("survivor")
     os.killpg(victim.pid, KEYS[how])
-    goes_with_all_its_workers(site, victim, survivor)
+    goes_with_all_its_workers(site, victim)
     until("the survivor has tidied up", lambda: len(folders(site)) == 1)
 
 
@@ -149,7 +152,7 @@ def test_no_worker_outlives_its_peer_however_it_ends(site: Site, how: str) -> No
     goes_with_all_its_workers(site, victim)
     assert victim.process.returncode == code, victim.err
     assert is_free(site.port)
-    site.start("next", slots=0)
+    site.here("next")
     until("the next peer has tidied up", lambda: len(folders(site)) == 1)
 
 
@@ -165,8 +168,8 @@ def test_no_worker_outlives_its_peer_though_a_fork_of_it_lives_on(site: Site) ->
     victim = site.run("victim", VICTIM + textwrap.dedent(script))
     told = site.folder / "fork"
     fork = int(until("the fork tells its number", lambda: told.exists() and told.read_text()))
-    until("only the fork is left", lambda: site.marked() == [fork], 5.0)
-    site.start("next", slots=0)
+    until("only the fork is left", lambda: site.marked() == [fork], SOON_SECONDS)
+    site.here("next")
     until("the next peer has tidied up", lambda: len(folders(site)) == 1)
     victim.leave()
     until("the fork has left", lambda: not alive(fork))
@@ -254,7 +257,7 @@ def test_an_owner_that_dies_takes_its_endless_job_with_it(site: Site) -> None:
     until("it runs", lambda: any(m.running for m in watcher.status().members))
     until("its code runs", (site.folder / "runs").exists)
     owner.kill()
-    until("the slot is free", lambda: not any(m.running for m in watcher.status().members), 5.0)
+    until("the slot is free", lambda: not any(m.running for m in watcher.status().members), 20.0)
     assert watcher.submit(slow_job(10)).result(60) == answer(10)
 
 

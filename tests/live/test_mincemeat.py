@@ -250,7 +250,7 @@ def program(site: Site, name: str, text: str) -> Process:
 def dismiss(process: Process) -> None:
     """End a worker that would wait for the next server."""
     process.process.send_signal(signal.SIGTERM)
-    assert process.process.wait(30) == 143, process.err
+    assert process.process.wait(60) == 143, process.err
 
 
 def test_a_program_with_workers_early_and_late(site: Site, folder: Path) -> None:
@@ -320,7 +320,7 @@ def test_ctrl_c_while_joining_leaves_nothing(site: Site, folder: Path) -> None:
         one = worker(site)
         callers = [stranger.accept()[0] for _ in range(2)]  # the second is its peer
         one.process.send_signal(signal.SIGINT)
-        assert one.process.wait(30) == 130
+        assert one.process.wait(60) == 130
     for caller in callers:
         caller.close()
     assert one.err == ""

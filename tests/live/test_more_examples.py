@@ -35,7 +35,7 @@ def says(process: Process, text: str) -> None:
 def interrupted(process: Process) -> None:
     """Ctrl-C: it ends well and says nothing of it."""
     process.process.send_signal(signal.SIGINT)
-    assert process.process.wait(30) == 130, process.err
+    assert process.process.wait(60) == 130, process.err
     assert process.err == ""
 
 

@@ -97,7 +97,7 @@ def owning(peer: Peer) -> set[str]:
     return {name for transaction in peer.status().transactions for name in transaction.owners}
 
 
-@pytest.mark.parametrize("victims", ["a", "c", "bc", "sa", "sab", "sbc"])
+@pytest.mark.parametrize("victims", ["a", "bc", "sab"])
 def test_owners_are_killed_while_others_go_on(site: Site, victims: str) -> None:
     """``a`` is the first owner, whose record is everyone's; ``s`` is the server, and owns nothing.
     Whoever is left gets the result, once."""
@@ -145,7 +145,7 @@ def test_another_job_of_that_name_is_refused_and_told_what_differs(site: Site) -
     with pytest.raises(NameConflict, match=r"'job'.*keys"):
         wrong_keys.result(60)
     same = other.submit(slow_job(50), name="job")
-    assert same.result(60) == first.result(20) == answer(50)
+    assert same.result(60) == first.result(60) == answer(50)
     assert other.submit(slow_job(50), name="job").result(60) == answer(50)
     assert other.submit(slow_job(50), name="job", fresh=True).result(60) == answer(50)
 

@@ -83,7 +83,7 @@ class Gated:
     def _wait(self, at: str) -> None:
         if at == self._at:
             self.reached.set()
-            assert self.gate.wait(30)
+            assert self.gate.wait(60)
 
 
 def unread_bytes(port: int) -> int:
@@ -115,7 +115,7 @@ def test_the_server_is_killed_while_keys_are_listed(site: Site) -> None:
     job = here.job(source=source)
     user = threading.Thread(target=lambda: submitted.append(here.owner.submit(job)))
     user.start()
-    assert source.reached.wait(10)
+    assert source.reached.wait(60)
     here.kill_server()
     source.gate.set()
     user.join(10)
@@ -141,7 +141,7 @@ def test_the_server_is_killed_while_workers_get_their_items(site: Site) -> None:
     site.start("two", slots=2)
     source = Gated("values")
     txn = here.owner.submit(here.job(source=source))
-    assert source.reached.wait(10)
+    assert source.reached.wait(60)
     here.kill_server()
     source.gate.set()
     here.ends_well(txn)
@@ -178,7 +178,7 @@ def test_the_server_is_killed_while_the_owner_fetches(
 
     def held(self: Fetcher, holdings: tuple[tuple[Holding, PeerRef], ...]) -> None:
         fetching.set()
-        assert go_on.wait(30)
+        assert go_on.wait(60)
         fetch(self, holdings)
 
     monkeypatch.setattr(Fetcher, "fetch", held)
@@ -186,7 +186,7 @@ def test_the_server_is_killed_while_the_owner_fetches(
     site.start("two")
     job = Job(range(ITEMS), lambda key, _: [(key, bytes(RIDING_BYTES_MAX))])
     txn = here.owner.submit(job)
-    assert fetching.wait(20)
+    assert fetching.wait(60)
     here.kill_server()
     go_on.set()
     assert txn.result(60) == job.run()
@@ -227,10 +227,10 @@ def test_the_server_is_killed_while_the_result_is_given_to_the_user(site: Site) 
     def resultfn(_txn: object, results: dict[Any, Any]) -> None:
         count(results)
         inside.set()
-        assert go_on.wait(30)
+        assert go_on.wait(60)
 
     txn = here.owner.submit(held_job("", here.gate, resultfn))
-    assert inside.wait(20)
+    assert inside.wait(60)
     here.kill_server()
     go_on.set()
     here.ends_well(txn)

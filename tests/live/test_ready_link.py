@@ -50,7 +50,7 @@ def test_the_next_server_is_joined_over_the_connection_that_was_kept(
     first.kill()
     until("the second serves them", lambda: agree([second, third]))
     assert f"127.0.0.1:{site.port}" not in dialled, "it was not greeted a second time"
-    assert third.submit(Job(range(3), lambda key, value: [(key, value)])).result(30) == {
+    assert third.submit(Job(range(3), lambda key, value: [(key, value)])).result(60) == {
         0: [0],
         1: [1],
         2: [2],

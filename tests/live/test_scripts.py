@@ -26,7 +26,7 @@ import beside
 from peers import Job, Peer
 with Peer(name="script", slots=0) as peer:
     job = Job(["A b", "B c"], beside.words, reducefn=lambda k, vs: len(vs))
-    assert peer.submit(job).result(20) == {"a": 1, "b": 2, "c": 1}
+    assert peer.submit(job).result(60) == {"a": 1, "b": 2, "c": 1}
 """
 
 
@@ -51,13 +51,13 @@ def test_a_module_that_no_peer_has_is_named_and_can_be_shipped(site: Site) -> No
     from peers import Job, Peer
     with Peer(name="script", slots=0) as peer:
         try:
-            peer.submit(Job(["A b", "B c"], beside.words)).result(20)
+            peer.submit(Job(["A b", "B c"], beside.words)).result(60)
         except ModuleMissing as error:
             assert "beside" in str(error), error
         else:
             sys.exit("that cannot be")
         job = Job(["A b", "B c"], beside.words, ship=[beside, "beside_too"])
-        assert peer.submit(job).result(20) == job.run(), peer
+        assert peer.submit(job).result(60) == job.run(), peer
     """
     site.run("shipping", script).ended()
 
@@ -88,7 +88,7 @@ def test_what_user_code_prints_and_logs_reaches_its_owner_with_the_peers_name(si
         yield key, value
 
     with Peer(name="script", slots=0) as peer:
-        peer.submit(Job([7], talk)).result(20)
+        peer.submit(Job([7], talk)).result(60)
         print("asking", flush=True)
         sys.stdin.read()
     """
@@ -106,7 +106,7 @@ def test_scripts_need_no_main_guard_and_no_signal_handler_is_taken(site: Site) -
     before = {s: signal.getsignal(s) for s in signal.valid_signals()}
     from peers import Job, Peer
     peer = Peer(slots=1)
-    assert peer.submit(Job([1, 2], lambda k, v: [(k, v)])).result(20) == {0: [1], 1: [2]}
+    assert peer.submit(Job([1, 2], lambda k, v: [(k, v)])).result(60) == {0: [1], 1: [2]}
     assert {s: signal.getsignal(s) for s in signal.valid_signals()} == before
     assert signal.set_wakeup_fd(-1) == -1
     print("done")
@@ -132,9 +132,9 @@ def test_a_script_that_is_interrupted_ends_and_leaves_nothing(
     process = site.run("script", script)
     process.said("running")
     process.process.send_signal(end)
-    process.process.wait(10)
+    process.process.wait(60)
     assert process.process.returncode in (-end, 1, 130)
-    until("its workers are gone", lambda: not site.marked(), 5.0)
+    until("its workers are gone", lambda: not site.marked(), 20.0)
     site.here().close()
 
 
@@ -146,7 +146,7 @@ warnings.filterwarnings("ignore", ".*fork", DeprecationWarning)  # of Python its
 
 def answer(peer):
     job = Job([1, 2], lambda k, v: [("sum", v)], reducefn=lambda k, vs: sum(vs))
-    return peer.submit(job).result(20)
+    return peer.submit(job).result(60)
 
 peer = Peer(slots=1)
 assert answer(peer) == {"sum": 3}
@@ -170,7 +170,7 @@ if child == 0:
         sys.stdout.flush()
         os._exit(code)
 assert answer(peer) == {"sum": 3}
-assert txn.result(20) == {0: [1]}
+assert txn.result(60) == {0: [1]}
 print("parent", os.getpid(), flush=True)
 if "stay" in sys.argv:
     signal.pause()
@@ -192,7 +192,7 @@ def test_a_forked_child_keeps_nothing_of_its_parents_alive(site: Site) -> None:
     peer = site.here("other", slots=1)
     assert not peer.serving
     process.kill()
-    until("the other peer serves on the port", lambda: peer.serving, 5.0)
+    until("the other peer serves on the port", lambda: peer.serving, 20.0)
     assert peer.status().address == f"127.0.0.1:{site.port}"
     assert alive(child)
     held = [str(entry.readlink()) for entry in Path(f"/proc/{child}/fd").iterdir()]
@@ -215,7 +215,7 @@ def test_a_multiprocessing_pool_forked_from_a_process_with_a_peer(site: Site) ->
         with multiprocessing.get_context("fork").Pool(2) as pool:
             assert pool.map(square, [1, 2, 3]) == [1, 4, 9]
         job = Job([1, 2], lambda k, v: [(k, v)])
-        assert peer.submit(job).result(20) == job.run()
+        assert peer.submit(job).result(60) == job.run()
     """
     site.run("pool", script).ended()
 
@@ -225,7 +225,7 @@ def test_a_child_that_runs_another_program_inherits_nothing(site: Site) -> None:
     import subprocess
     from peers import Job, Peer
     with Peer(slots=1) as peer:
-        peer.submit(Job([1], lambda k, v: [(k, v)])).result(20)
+        peer.submit(Job([1], lambda k, v: [(k, v)])).result(60)
         command = ["/bin/sh", "-c", "ls -l /proc/self/fd"]
         told = subprocess.run(command, close_fds=False, capture_output=True, text=True)
         assert "pipe" in told.stdout, told

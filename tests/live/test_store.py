@@ -56,7 +56,7 @@ def fetched(store: Store, output: Output, source: Path, first: int, stop: int) -
     return store.take(output, incoming)
 
 
-def wait_for(query: Callable[[], T], seconds: float = 10.0) -> T:
+def wait_for(query: Callable[[], T], seconds: float = 60.0) -> T:
     """Ask until the answer is not empty; return it."""
     deadline = time.monotonic() + seconds
     while not (answer := query()):
@@ -89,7 +89,7 @@ def peer_process(spool: Path, peer: str, then: str = "sys.stdin.read()") -> Iter
         yield process.pid
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         process.stdin.close()
         process.stdout.close()
 

@@ -65,7 +65,7 @@ def test_a_deadline_ends_a_job(site: Site) -> None:
     txn = peer.submit(Job([1], forever), deadline_seconds=0.5)
     with pytest.raises(DeadlineExceeded):
         txn.result(60)
-    assert 0.4 < time.monotonic() - began < 5
+    assert 0.4 < time.monotonic() - began < 30
     assert isinstance(txn.exception(), TimeoutError)
     until("nothing is left", lambda: idle(peer))
     assert peer.submit(slow_job(4), deadline_seconds=20).result(60) == answer(4)
@@ -206,7 +206,7 @@ def test_close_withdraws_what_is_open_and_says_so(site: Site) -> None:
     until("it runs", lambda: any(m.running for m in watcher.status().members))
     began = time.monotonic()
     peer.close()
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     with pytest.raises((PeerClosed, TransactionCancelled), match="closed"):
         txn.result(1)
     with pytest.raises(PeerClosed):
@@ -238,6 +238,6 @@ def test_nothing_of_a_record_is_left_once_it_is_acknowledged(site: Site) -> None
     def segments() -> list[Path]:
         return [p for p in site.spool.glob("*/*/*") if p.name != "lock"]
 
-    until("the folders are empty", lambda: not segments(), 5.0)
+    until("the folders are empty", lambda: not segments(), 20.0)
     assert len(list(site.spool.glob("*/*/lock"))) == 3
     assert idle(peer)

@@ -59,14 +59,14 @@ def _no_leaks() -> Iterator[None]:
     _until(lambda: set(threading.enumerate()) <= threads and len(_descriptors()) <= before)
 
 
-def _until(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+def _until(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "did not happen in time"
         time.sleep(0.005)
 
 
-async def _eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+async def _eventually(holds: Callable[[], bool], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "did not happen in time"
@@ -762,4 +762,4 @@ def test_only_one_of_many_processes_gets_a_port() -> None:
         assert sorted(answers) == ["bound", "taken", "taken", "taken"]
     finally:
         for process in started:
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)

@@ -82,7 +82,7 @@ def test_a_job_of_one_item_is_one_task(site: Site, more: dict[str, Any]) -> None
     peer = site.here(slots=1)
     job = Job({7: 3}, several, **more)
     txn = peer.submit(job)
-    assert txn.result(20) == job.run()
+    assert txn.result(60) == job.run()
     tasks = 2 if "finishfn" in more else 1
     assert txn.progress.tasks_this_term == tasks
     assert (txn.progress.maps_done, txn.progress.maps_total) == (1, 1)
@@ -94,7 +94,7 @@ def test_only_a_small_result_comes_without_a_file_at_its_owner(site: Site, size:
     owner = site.here(slots=0)
     job = Job([bytes(size)], lambda _, value: [("a", value)])
     txn = owner.submit(job)
-    assert txn.result(20) == job.run()
+    assert txn.result(60) == job.run()
     kept = [*Path(os.environ["GRID_SPOOL"]).rglob(f"result-{txn.id}-*")]
     assert len(kept) == (1 if size else 0)
 
@@ -102,7 +102,7 @@ def test_only_a_small_result_comes_without_a_file_at_its_owner(site: Site, size:
 def test_a_reduce_that_raises_is_told_as_one(site: Site) -> None:
     peer = site.here(slots=1)
     with pytest.raises(TaskError, match="none of") as caught:
-        peer.submit(Job([1], several, reducefn=fail)).result(20)
+        peer.submit(Job([1], several, reducefn=fail)).result(60)
     assert caught.value.function == "reducefn"
     assert caught.value.key == "'a'"
 
@@ -114,5 +114,5 @@ def test_skipped_items_of_one_task_are_told(site: Site) -> None:
         raise ValueError(value)
 
     txn = peer.submit(Job([1], picky), on_error="skip")
-    assert txn.result(20) == {}
+    assert txn.result(60) == {}
     assert txn.skipped == [0]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from grid.effects import CloseLink, Deliver, Send, ServerEffect, ShowProgress
 from grid.messages import Assign, Failure, Kind, Output, Progress, RecordMeta, Reign
 from grid.ownership import NOT_KNOWN
+from grid.run_queue import runs
 from grid.server_core import ServerCore
 from grid.submissions import CANCELLED
 from tests.simulation.ledger import Ledger
@@ -249,7 +250,9 @@ class Auditor:
     def check_server(
         self, process: "Process", core: ServerCore, effects: list[ServerEffect]
     ) -> None:
-        """P4: nothing is given that is finished and kept. P5: no one is blamed for one's pause."""
+        """P2: nobody is passed over. P4: nothing is given that is finished and kept. P5: no one is
+        blamed for one's pause."""
+        self._check_queue(process, core)
         paused = self.world.now - self._stepped.get(id(core), self.world.now)
         self._stepped[id(core)] = self.world.now
         closed = [effect.link for effect in effects if isinstance(effect, CloseLink)]
@@ -272,6 +275,13 @@ class Auditor:
                 if not process.disturbed:
                     self._check_kept(process, effect.message, began)
                     self._check_under_way(process, effect.message, began)
+
+    def _check_queue(self, process: "Process", core: ServerCore) -> None:
+        queued = list(core.state.registry.queue.walk())
+        runnable = [txn for txn in core.state.registry if runs(txn)]
+        runnable.sort(key=lambda txn: (-txn.meta.priority, txn.active, txn.number))
+        if queued != runnable:
+            self.world.violation(f"P2 {process.name} has not all that runs in its queue, or not so")
 
     def _check_quorum(self, process: "Process", core: ServerCore, order: Assign) -> None:
         """P5, for those who ask for it: a half without a quorum works at nothing."""

@@ -14,7 +14,9 @@ from tests.simulation.scenario import Scenario
 from tests.simulation.world import Hopeless, World
 
 TOP = Path(__file__).parents[2]
-SEEDS = 2000
+SEEDS = 800
+"""More is for ``scripts/simulate``: these are to notice what a change has broken."""
+
 PART = 400
 
 FOUND = {
@@ -91,11 +93,11 @@ def test_seeds_differ_in_kind() -> None:
 
 def test_misfortunes_strike_while_there_is_work() -> None:
     """Most reigns end and most deaths come while something is submitted and unfinished."""
-    struck = [line for seed in range(100) for line in _story(seed)]
-    assert sum("is killed" in line for line in struck) > 100
-    assert sum("is frozen" in line for line in struck) > 10
-    assert sum("loses its links" in line for line in struck) > 10
-    assert sum("serves as" in line for line in struck) > 150
+    struck = [line for seed in range(50) for line in _story(seed)]
+    assert sum("is killed" in line for line in struck) > 50
+    assert sum("is frozen" in line for line in struck) > 5
+    assert sum("loses its links" in line for line in struck) > 5
+    assert sum("serves as" in line for line in struck) > 75
 
 
 def _story(seed: int) -> list[str]:

@@ -27,7 +27,7 @@ from tests.unit.table import Table, finish, serve
 
 META = meta("r", 8)
 PAIRS = ((holding(0, 8, "a", kind="reduce"), peer("a")),)
-GONE = (PAIRS[0][0].output,)
+GONE = ((PAIRS[0][0].output, "a"),)
 FINISHED = Finished("w", "r", META, PAIRS)
 WITHDRAWN = Failure("cancelled", "by its owner")
 ASKED = AskResult("w", "job")

@@ -7,19 +7,28 @@ import os
 import pickle
 import re
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from grid.errors import BadJob, BadKey, Misuse
+from grid.job import Job
+from grid.messages import Address, MemberStatus, TransactionStatus
 from peers.cli import printing
+from peers.cli.down import may_be_there
 from peers.cli.loading import load_job
 from peers.cli.main import _parser, main
 from peers.cli.options import PEER_SETTINGS, configuration, given
+from peers.cli.status import transaction_as_json
+from peers.cli.submit import with_modules
 from peers.configuration import configure
+
+LOOPBACK = "127.0.0.1"
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +48,31 @@ def _restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     for name in ("grid", "peers"):
         logging.getLogger(name).setLevel(logging.NOTSET)
     signal.signal(signal.SIGTERM, handler)
+
+
+def test_modules_to_send_are_added_to_the_job() -> None:
+    job = Job(
+        [1, 2], lambda k, v: [(k, v)], reducefn=lambda k, vs: sum(vs), ship="re", partitions=3
+    )
+    more = with_modules(job, "json, csv")
+    assert more.ship == ("re", "json", "csv")
+    assert (more.run(), more.partitions) == (job.run(), 3)
+
+
+def test_down_takes_only_this_hosts_word_for_it_that_a_peer_has_gone() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        port = door.getsockname()[1]
+        here = MemberStatus("id", "p", "host", 1, 0, False, False, 0, data=Address(LOOPBACK, port))
+        assert may_be_there(here)
+    assert not may_be_there(here)
+    assert may_be_there(structs.replace(here, data=None))
+    assert may_be_there(structs.replace(here, data=Address("192.0.2.1", port)))
+
+
+def test_transactions_for_scripts_have_null_for_times_that_nobody_knows() -> None:
+    told = transaction_as_json(TransactionStatus("r", "", "running", (), 0, 1, 0, 1, known_at=7.0))
+    assert (told["began"], told["ended"]) == (None, None)
+    assert "known_at" not in told  # by a clock of the server's own
 
 
 # ------------------------------------------------------------------------------ flags
@@ -107,8 +141,12 @@ def test_help_teaches_by_example_and_every_command_speaks_json(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("", "required: COMMAND"),
-        ("staus", "'staus'"),
+        ("", "say which command"),
+        ("-v", "say which command"),
+        ("stauts", "no command 'stauts'; did you mean 'status'?"),
+        ("-v sumbit x:y", "no command 'sumbit'; did you mean 'submit'?"),
+        ("--verson", "did you mean '--version'?"),
+        ("--port 7 status", "flags come after the command, as in `grid status --port"),
         ("status --hsots x", "'--hsots'; did you mean '--hosts'?"),
         ("status --por 1", "'--por'; did you mean '--port'?"),
         ("status extra", "'extra'"),
@@ -147,6 +185,23 @@ def test_bad_input_is_one_clear_error(
     assert "Traceback" not in shown.err
     assert shown.err.count("\n") <= 3
     assert shown.out == ""
+
+
+@pytest.mark.parametrize("line", ["-vv result --limit -1 x", "result -vv --limit -1 x"])
+def test_verbose_is_heard_before_and_after_the_command(
+    line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split()) == 2
+    assert "--limit -1" in capsys.readouterr().err
+    assert logging.getLogger("peers").level == logging.DEBUG
+
+
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for line, usage in (("help", "usage: grid [-h]"), ("help jobs", "usage: grid jobs")):
+        with pytest.raises(SystemExit) as ended:
+            main(line.split())
+        assert ended.value.code == 0
+        assert capsys.readouterr().out.startswith(usage)
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])

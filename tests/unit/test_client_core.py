@@ -329,7 +329,7 @@ def test_a_result_that_is_not_there_is_asked_for_again(desk: Desk) -> None:
     desk.hear(Finished("t", "r", meta(), PAIRS))
     gone = (PAIRS[0][0].output,)
     desk.step(ResultMissing("t", "r", gone, "gone"))
-    assert desk.said == [LostOutputs("r", gone)]
+    assert desk.said == [LostOutputs("r", ((gone[0], PAIRS[0][1].peer),))]
     (fetch,) = desk.hear(Finished("t", "r", meta(), PAIRS))
     assert isinstance(fetch, FetchResult)
 

@@ -20,6 +20,7 @@ from peers.cli.examination import (
     examine_limits,
     examine_names,
     examine_ports,
+    examine_variables,
 )
 from peers.cli.reachability import _judge, _way_back, dials
 from peers.configuration import Configuration, configure
@@ -34,6 +35,13 @@ def configured(tmp_path: Path, **given: Any) -> Configuration:
     return configure(
         {"spool": str(tmp_path / "spool"), "journal": str(tmp_path / "j"), **given}, {}
     )
+
+
+def test_a_misspelt_variable_is_told_and_those_of_others_are_not() -> None:
+    found = list(examine_variables({"GRID_PROT": "1", "GRID_PORT": "1", "GRID_ENGINE_ROOT": "x"}))
+    assert [finding.found for finding in found] == [
+        "GRID_PROT is set, and nobody reads it; did you mean 'GRID_PORT'?"
+    ]
 
 
 def test_a_key_that_others_may_read_or_replace_is_bad_and_the_fix_is_said(tmp_path: Path) -> None:

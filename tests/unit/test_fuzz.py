@@ -176,7 +176,7 @@ def test_an_output_announced_with_other_sizes_leaves_a_status_that_can_be_sent()
     small, large = out("map", 0, 1), Holding(out("map", 0, 1).output, 100)
     for holding in (small, large):
         served.say(2, Announce((Held(RECORD, (holding,)),)))
-    served.say(2, LostOutputs(RECORD, (small.output,)))
+    served.say(2, LostOutputs(RECORD, ((small.output, "honest"),)))
     served.inbox[2] = []
     served.say(2, AskStatus())
     (status,) = [message for message in served.inbox[2] if isinstance(message, Status)]

@@ -106,7 +106,7 @@ def test_a_keeper_without_room_steps_back_and_comes_again(keeper: Ownership) -> 
 
 def test_a_keeper_that_cannot_fetch_an_end_asks_again_where_it_is(keeper: Ownership) -> None:
     keeper.finished(FINISHED)
-    gone = (RESULT.output,)
+    gone = ((RESULT.output, "a"),)
     assert keeper.missing("k", gone, "", 10.0) == ([], [LostOutputs("r", gone)])
     assert keeper.due(10.0 + KEPT_AGAIN_SECONDS) == ([], [SUBMIT])
     assert keeper.finished(FINISHED) == ([FetchResult("k", "r", PAIRS, END)], [])
@@ -245,7 +245,7 @@ def test_a_new_server_hears_of_the_end_from_a_keeper(table: Table) -> None:
     (told,) = [m for m in said["a"] if isinstance(m, Finished)]
     assert told.holdings == ((RESULT, peer("d")),)
     store(table, "a", told)
-    table.hear("v", LostOutputs("r", (RESULT.output,)))
+    table.hear("v", LostOutputs("r", ((RESULT.output, "d"),)))
     first, second = (table.hear("v", ASK)["v"][0] for _ in range(2))
     assert isinstance(first, Finished)
     assert isinstance(second, Finished)

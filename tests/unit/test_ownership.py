@@ -19,7 +19,8 @@ from grid.messages import (
     Rejected,
     Submit,
 )
-from grid.ownership import Ledger, Ownership
+from grid.owned import Ledger
+from grid.ownership import Ownership
 from tests.unit.cores import holding, meta, peer
 
 META = meta("r", 8)
@@ -82,7 +83,7 @@ def test_a_fetch_outlives_the_reign_that_began_it(owner: Ownership) -> None:
 
 def test_what_cannot_be_fetched_is_run_again_and_fetched_again(owner: Ownership) -> None:
     owner.finished(FINISHED)
-    gone = (PAIRS[0][0].output,)
+    gone = ((PAIRS[0][0].output, "a"),)
     assert owner.missing("t", gone, "", 1.0) == ([], [LostOutputs("r", gone)])
     assert owner.finished(FINISHED) == ([FetchResult("t", "r", PAIRS)], [])
     assert owner.missing("unknown", gone, "", 1.0) == ([], [])
@@ -95,7 +96,7 @@ def test_a_result_found_finished_and_then_lost_is_run_for_us() -> None:
     found = Finished("t", "first", meta("first", 8), PAIRS)
     assert owner.finished(found) == ([FetchResult("t", "first", PAIRS)], [])
     assert owner.resubmissions() == [], "a new server is not asked to run what is being fetched"
-    gone = (PAIRS[0][0].output,)
+    gone = ((PAIRS[0][0].output, "a"),)
     assert owner.missing("t", gone, "", 1.0) == ([], [LostOutputs("first", gone), ours])
     assert owner.finished(FINISHED) == ([FetchResult("t", "r", PAIRS)], [])
     assert owner.fetched("t", PAIRS) == (

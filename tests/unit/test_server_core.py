@@ -15,6 +15,7 @@ from grid.messages import (
     Adopt,
     Announce,
     AskClaims,
+    AskResult,
     Assign,
     Cancel,
     CancelTask,
@@ -202,7 +203,7 @@ def test_what_cannot_be_fetched_runs_again_and_is_announced_again(table: Table) 
     table.hear("a", Submit("t", meta(items=1)))
     finish(table)
     (finished,) = [m for m in table.said["a"] if isinstance(m, Finished)]
-    table.hear("a", LostOutputs("r", (finished.holdings[0][0].output,)))
+    table.hear("a", LostOutputs("r", ((finished.holdings[0][0].output, "a"),)))
     assert [order.kind for _, order in table.orders()] == ["reduce"]
     finish(table)
     assert any(isinstance(m, Finished) for m in table.said["a"])
@@ -458,6 +459,27 @@ def test_a_finished_name_is_kept_by_two_for_latecomers(table: Table) -> None:
     assert [type(message) for message in late] == [Progress, Finished, Accepted]
     table.wait(Settings().retain_seconds + 1)
     assert not list(table.core.state.registry)
+
+
+def test_one_of_two_copies_that_cannot_be_fetched_leaves_the_other(table: Table) -> None:
+    """Found by the simulator (seed 401912): an asker that could not reach one of two who retained
+    a result had it forgotten for everyone."""
+    for name in ("a", "b", "c"):
+        table.join(join(name))
+    table.hear("a", named("t", "r"))
+    finish(table)
+    (finished,) = [m for m in table.said["a"] if isinstance(m, Finished)]
+    ((held, producer),) = finished.holdings
+    table.hear("a", Acknowledge("t", "r"))
+    other = next(name for name in ("a", "b") if name != producer.peer)
+    table.hear(other, Announce((Held("r", (held,)),)))
+    table.hear("c", LostOutputs("r", ((held.output, producer.peer),)))
+    (shown,) = table.hear("c", AskResult("w", "job"))["c"]
+    assert isinstance(shown, Finished)
+    assert [holder.peer for _, holder in shown.holdings] == [other]
+    table.hear("c", LostOutputs("r", ((held.output, other),)))
+    (none,) = table.hear("c", AskResult("w", "job"))["c"]
+    assert isinstance(none, Rejected)
 
 
 def test_one_owner_of_two_withdraws_and_the_job_goes_on(table: Table) -> None:

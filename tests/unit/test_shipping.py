@@ -182,7 +182,7 @@ def test_a_module_that_is_not_there_is_named(stage: Stage) -> None:
     (stage.owner / "deeper.py").unlink()
     assert stage.work() == (
         "peers.shipping.ModuleUnavailable: module deeper is not here; "
-        "install it, or ship it: Job(..., ship=[...])"
+        "install it, or have it sent: Job(..., ship='deeper'), grid submit --ship deeper"
     )
 
 

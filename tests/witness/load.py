@@ -7,7 +7,7 @@ from typing import Any
 from grid.job import Job
 
 BLOB_BYTES = 256 * 1024
-ITEMS = 16
+ITEMS = 6
 SECONDS = (2.0, 5.0)
 """The shortest and longest item: longer than tasks that are given ahead, and on average about as
 long as the server's interpreter is held, so that few slots are idle while it cannot give tasks."""

@@ -11,7 +11,7 @@ from tests.live.harness import until
 from tests.witness.hog import BREATH_SECONDS, HELD_SECONDS
 from tests.witness.witness import Witness, complaints
 
-LIVED_SECONDS = 90.0
+LIVED_SECONDS = 60.0
 
 
 @pytest.mark.timeout(180)

@@ -18,7 +18,7 @@ from tests.live.harness import Process, Site, until
 from tests.witness.hog import Seen
 
 SCRIPT = "from tests.witness.hog import live\nlive({arguments})\n"
-SLOTS = 2
+SLOTS = 1
 UNEXPECTED = re.compile(r"^(WARNING|ERROR|CRITICAL|Traceback)|lost the server|frees the port")
 
 

@@ -1,0 +1,5 @@
+"""The ``site`` of live tests, here too."""
+
+from tests.live.conftest import site
+
+__all__ = ["site"]
