@@ -333,13 +333,21 @@ def merge(groups: Chunk, columns: Columns) -> None:
     if counts is None:
         _merge_singles(groups, keys, values)
         return
+    held_by = groups.get
     start = 0
     for key, count in zip(keys, counts, strict=True):
         stop = start + abs(count)
-        part: Frozen = values[start:stop] if count >= 0 else tuple(values[start:stop])
+        held = held_by(key)
+        part: Frozen = values[start:stop]
         start = stop
-        held = groups.get(key)
-        groups[key] = part if held is None else joined(held, part)
+        if count < 0:
+            part = tuple(part)
+        if held is None:
+            groups[key] = part
+        elif type(held) is list and type(part) is list:
+            held += part
+        else:
+            groups[key] = joined(held, part)
 
 
 def _merge_singles(groups: Chunk, keys: list[Any], values: list[Any]) -> None:
