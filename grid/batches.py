@@ -3,8 +3,9 @@ end.
 
 The first batches are small, because nothing is known; then the measured time per item decides. A
 batch has at most four times the items that were done before, so that one light item does not
-mislead, and never takes more than its share of what is left, so that all slots end together. Where
-much is left batches are longer: each one's output is merged with all others'.
+mislead, and never takes more than its share of what is left, so that all slots end together,
+unless a task of its own would cost more than that is worth. Where much is left batches are longer:
+each one's output is merged with all others'.
 """
 
 from grid.messages import TASK_RANGE_MAX
@@ -13,6 +14,9 @@ GROWTH = 4
 ITEMS_MAX = TASK_RANGE_MAX
 SHARES = 3
 """What is left is cut in this many batches a slot: enough to even out differences in speed."""
+
+WORTH_SECONDS = 0.005
+"""Several times what a task costs the grid: less work than this is not divided."""
 
 STRETCH = 4
 """A batch of a long phase takes at most so many times what a batch should: others that share the
@@ -58,5 +62,5 @@ class BatchSizer:
         cost = max(self._seconds_per_item, 1e-9)
         long = cost * left / (LONG_SHARES * max(1, slots))
         seconds = max(self._task_seconds, min(long, STRETCH * self._task_seconds))
-        share = left // (SHARES * max(1, slots))
+        share = max(left // (SHARES * max(1, slots)), min(left, int(WORTH_SECONDS / cost)))
         return max(1, min(int(seconds / cost), share, GROWTH * self._seen, ITEMS_MAX))

@@ -154,9 +154,12 @@ class Records:
         if kept is not None:
             return [kept.pairs(indices)]
         owned = self._owned(record)
-        if max(indices, default=-1) >= len(owned.keys):
+        if isinstance(indices, range):
+            keys = owned.keys[indices.start : indices.stop]
+        else:
+            keys = [owned.keys[index] for index in indices if index < len(owned.keys)]
+        if len(keys) < len(indices):
             raise NotHere(f"record {record[:8]} has only {len(owned.keys)} items")
-        keys = [owned.keys[index] for index in indices]
         with owned.lock:
             values = self._values(owned, keys, resolve)
         things = values if resolve else list(zip(keys, values, strict=True))
