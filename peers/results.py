@@ -18,6 +18,7 @@ from grid.errors import GridError
 from grid.messages import FetchSegments, Holding, Output, PeerRef
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.chunks import Pairs, decode_pairs
+from peers.collector import paused_collector
 from peers.inputs import InputsAbsent, fetch_segments
 from peers.segment import Segment, SegmentCorrupt, SegmentMissing, parse
 from peers.store import Store
@@ -147,7 +148,7 @@ class Results:
             else:
                 held = self._held[number]
                 chunks = iter(held) if isinstance(held, list) else _walk(held, last=False)
-        return map(decode_pairs, chunks)
+        return map(_opened, chunks)
 
     def _pairs_of(self, number: int) -> Iterator[tuple[Any, Any]]:
         chunks = self._chunks_of(number)
@@ -171,6 +172,11 @@ def _walk(segment: Segment, *, last: bool) -> Iterator[bytes]:
     finally:
         if last:
             segment.close()
+
+
+def _opened(chunk: bytes) -> Pairs:
+    with paused_collector():
+        return decode_pairs(chunk)
 
 
 def _close(segments: list[Segment]) -> None:
