@@ -15,6 +15,7 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from peers.cli.loading import load_function
 from peers.cli.options import add_command, add_grid_options, visit
 from peers.cli.printing import add_json_option, print_json_line
 from peers.cli.waiting import wait_shown
+from peers.interruptible import lines
 
 if TYPE_CHECKING:
     from grid.job import Job
@@ -119,9 +121,10 @@ def converse(peer: "Peer", top: int = TOP, *, as_json: bool = False) -> bool:
 
 def _converse(peer: "Peer", top: int, *, as_json: bool) -> bool:
     all_answered = True
+    piped = None if sys.stdin.isatty() and not as_json else lines(sys.stdin)
     while True:
         try:
-            line = _ask(quiet=as_json).strip()
+            line = (input(PROMPT) if piped is None else _next(piped, quiet=as_json)).strip()
         except EOFError:
             return all_answered
         if line == ":quit":
@@ -144,17 +147,15 @@ def _converse(peer: "Peer", top: int, *, as_json: bool) -> bool:
             print("cancelled", file=sys.stderr, flush=True)
 
 
-def _ask(*, quiet: bool) -> str:
-    """Read a line. Raises ``EOFError`` at the end."""
-    if sys.stdin.isatty() and not quiet:
-        return input(PROMPT)
+def _next(piped: Iterator[str], *, quiet: bool) -> str:
+    """Read a line that nobody sees typed. Raises ``EOFError`` at the end."""
     if not quiet:
         print(PROMPT, end="", flush=True)
-    line = sys.stdin.readline()
-    if not line:
+    line = next(piped, None)
+    if line is None:
         raise EOFError
     if not quiet:
-        print(line.rstrip("\n"), flush=True)
+        print(line, flush=True)
     return line
 
 

@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from peers.dashboard import metrics
 from peers.dashboard.guard import Guard, Secrets
+from peers.dashboard.prints import Tails
 from peers.dashboard.view import details
 from peers.dashboard.watcher import WATCHERS_MAX, Watcher
 from peers.peer import Peer
@@ -44,6 +45,7 @@ class Page:
         self._secrets = secrets
         self._assets = _read_assets()
         self.watcher = Watcher(peer.watch())
+        self._tails = Tails(peer.prints)
 
     def application(self, names: frozenset[str]) -> Starlette:
         """Return the application, for whoever calls this computer by one of these names."""
@@ -90,11 +92,11 @@ class Page:
         return StreamingResponse(_stream(self.watcher), media_type="text/event-stream")
 
     async def details(self, request: Request) -> Response:
-        """What is long: the tasks of a transaction, and its traceback."""
+        """What is long: the tasks of a transaction, what it prints, its traceback."""
         found = self._transaction(request.path_params["record"])
         if found is None:
             return _said(404, "The grid has no transaction with this record.")
-        return JSONResponse(details(found))
+        return JSONResponse(details(found, await self._tails.of(found.record)))
 
     async def cancel(self, request: Request) -> Response:
         """End a running transaction for everyone."""

@@ -1,13 +1,16 @@
 """What the page shows, made of a ``Snapshot``: plain values, keyed so that changes are small.
 
 Numbers that nobody would tell apart are rounded, so that a grid at rest sends nothing. What is long
-and seldom looked at, tasks and tracebacks, is made for one transaction when it is opened
-(``details``). None of it is a key or value of an item, except where the text of a failure has them.
+and seldom looked at, tasks, prints and tracebacks, is made for one transaction when it is opened
+(``details``). None of it is a key or value of an item, except where the text of a failure has them,
+or where the user's code prints them.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
+from grid.messages import Printed
 from peers.cli.status import show_seconds
 from peers.snapshot import FailoverSeen, FailureSeen, PeerSeen, Snapshot, TransactionSeen
 
@@ -92,7 +95,7 @@ def _serves(before: Snapshot | None, seen: Snapshot) -> str:
     return f"{seen.server} serves now, term {seen.term}{after}"
 
 
-def details(txn: TransactionSeen) -> State:
+def details(txn: TransactionSeen, prints: Iterable[Printed] = ()) -> State:
     """Return what is shown of a transaction that is opened."""
     peers = sorted({(task.peer, task.peer_id) for task in txn.tasks})
     places = {peer_id: place for place, (_, peer_id) in enumerate(peers)}
@@ -100,6 +103,8 @@ def details(txn: TransactionSeen) -> State:
         [t.kind, places[t.peer_id], t.slot, round(t.began, 3), round(t.ended, 3)] for t in txn.tasks
     ]
     shown: State = {"peers": [name for name, _ in peers], "tasks": tasks}
+    if printed := [[one.peer, one.stream, one.text] for one in prints]:
+        shown["prints"] = printed
     if txn.failure is not None:
         shown["failure"] = _failure(txn.failure)
     return shown

@@ -61,6 +61,7 @@ HOSTILE = "<img src=x onerror='window.hurt = true'>"
 
 
 def fails(key: int, value: int) -> None:
+    print(f"printed {HOSTILE}")
     raise ValueError(f"bad {HOSTILE}")
 
 
@@ -134,6 +135,7 @@ def what_users_write_is_text(tab: Tab, owner: Peer) -> None:
     tab.click("#transaction-list .card:has(.failed) [aria-expanded]")
     tab.says(f"bad {HOSTILE}", within=".failure")
     tab.says("in fails", within=".failure pre")
+    tab.says(f"] printed {HOSTILE}", within=".prints pre")
     assert tab.value("window.hurt === undefined && !document.querySelector('main img')")
 
 

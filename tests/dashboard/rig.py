@@ -5,12 +5,15 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from msgspec import structs
 
+from grid.chronicle import PRINTS_ANSWER_MAX
+from grid.messages import AskPrints, Bookmark, Printed, Prints
 from peers.dashboard.serving import Dashboard, bind
 from peers.peer import Peer
 from peers.snapshot import (
@@ -103,6 +106,16 @@ class MadeUp:
     seen: Snapshot = GRID
     ended: list[str] = field(default_factory=list)
     error: Exception | None = None
+    printed: list[Printed] = field(default_factory=list)
+    silent: bool = False
+
+    def prints(self, record: str, after: Bookmark) -> Future[Prints]:
+        asked: Future[Prints] = Future()
+        told = tuple(self.printed[after.number :][:PRINTS_ANSWER_MAX])
+        if not self.silent:
+            latest = Bookmark("c", after.number + len(told))
+            asked.set_result(Prints(AskPrints(record, after), told, latest))
+        return asked
 
     def watch(self) -> "MadeUp":
         return self

@@ -11,7 +11,8 @@ import pytest
 from msgspec import structs
 
 from grid.errors import PeerClosed
-from peers.dashboard import watcher
+from grid.messages import Printed
+from peers.dashboard import prints, watcher
 from peers.dashboard.serving import Dashboard, bind
 from peers.peer import Peer
 from tests.dashboard.rig import GRID, TOKEN, WAIT_SECONDS, MadeUp, Served, Stream, served
@@ -210,6 +211,20 @@ def test_details_are_of_one_transaction(page: Served) -> None:
     failure = json.loads(page.ask("/transactions/bbbb2222").body)["failure"]
     assert failure["traceback"].startswith("Traceback")
     assert json.loads(page.ask("/transactions/aaaa1111").body)["tasks"][0][0] == "map"
+
+
+def test_what_is_printed_is_told_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prints, "ASK_SECONDS", 0.05)
+    grid = MadeUp()
+    with served(grid) as page:
+        page.enter()
+        page.until(lambda: page.ask("/transactions/aaaa1111").status == 200)
+        assert "prints" not in json.loads(page.ask("/transactions/aaaa1111").body)
+        grid.printed = [Printed("aaaa1111", "node2", "stdout", f"{n}\n") for n in range(250)]
+        told = [["node2", "stdout", f"{n}\n"] for n in range(250)]  # more than one answer holds
+        assert json.loads(page.ask("/transactions/aaaa1111").body)["prints"] == told
+        grid.silent = True  # no server answers: what it was
+        assert json.loads(page.ask("/transactions/aaaa1111").body)["prints"] == told
 
 
 def cancel(page: Served, record: str = "aaaa1111", **headers: str) -> tuple[int, str]:

@@ -52,6 +52,29 @@ def test_a_signal_that_wakes_nobody_is_heard(wait: Callable[[], object]) -> None
     assert time.monotonic() - began < FAR / 2
 
 
+def test_a_signal_is_heard_while_input_is_waited_for() -> None:
+    near, far = os.pipe()
+    with (
+        os.fdopen(near) as stream,
+        os.fdopen(far, "w"),
+        pytest.raises(KeyboardInterrupt),
+        signalled_asleep(),
+    ):
+        next(interruptible.lines(stream))
+
+
+def test_lines_come_whole_and_also_the_last() -> None:
+    near, far = os.pipe()
+    with os.fdopen(near, encoding="utf-8") as stream, os.fdopen(far, "wb", 0) as writer:
+        read = interruptible.lines(stream)
+        writer.write(b"one\ntw")
+        assert next(read) == "one"
+        writer.write("ö\r\n\nthree".encode())
+        assert next(read) == "twö"
+        writer.close()
+        assert list(read) == ["", "three"]
+
+
 def test_an_outcome_comes_as_from_any_future() -> None:
     kept: InterruptibleFuture[int] = InterruptibleFuture()
     with pytest.raises(TimeoutError):

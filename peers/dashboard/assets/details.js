@@ -1,4 +1,5 @@
-// What is long is asked for when a transaction is opened, and again when more of it has run.
+// What is long is asked for when a transaction is opened, and again when more of it has run; each
+// second while it runs, as it may print.
 
 const AGAIN_MILLISECONDS = 1000;
 
@@ -7,7 +8,8 @@ const held = new Map(); // by record: what was said, and of which moment
 // Return what is known of a transaction that is open, and ask for more if there is; `then` is called
 // when it has come.
 export function unfolded(txn, then) {
-  const version = `${txn.state}/${txn.ran}`;
+  const tick = txn.state === "running" ? Math.floor(performance.now() / AGAIN_MILLISECONDS) : 0;
+  const version = `${txn.state}/${txn.ran}/${tick}`;
   const known = held.get(txn.record) ?? { asking: false, asked: -Infinity };
   held.set(txn.record, known);
   const soon = performance.now() - known.asked < AGAIN_MILLISECONDS;

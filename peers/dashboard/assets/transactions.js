@@ -181,14 +181,34 @@ function updatePhase(node, { part: [done, total] }) {
 
 function showDetails(node, txn) {
   const known = unfolded(txn, () => showTransactions(latest));
-  const parts = known?.failure ? ["failure", "timeline"] : ["timeline"];
-  keep(
-    node,
-    parts,
-    (part) => part,
-    (part) => (part === "failure" ? buildFailure(known.failure, txn.state) : buildTimeline(txn)),
-    (child, part) => part === "timeline" && updateTimeline(child, txn, known),
-  );
+  const builders = {
+    failure: () => buildFailure(known.failure, txn.state),
+    timeline: () => buildTimeline(txn),
+    prints: buildPrints,
+  };
+  const updates = {
+    failure: () => {},
+    timeline: (child) => updateTimeline(child, txn, known),
+    prints: (child) => updatePrints(child, known.prints),
+  };
+  const parts = Object.keys(builders).filter((part) => part === "timeline" || known?.[part]);
+  keep(node, parts, (part) => part, (part) => builders[part](), (child, part) => updates[part](child));
+}
+
+function buildPrints() {
+  const text = make("pre", { tabIndex: 0 });
+  text.setAttribute("role", "region");
+  text.setAttribute("aria-label", "What its code prints");
+  return make("div", { className: "prints" }, make("h3", {}, "What its code prints"), text);
+}
+
+// The latest stays in sight, unless somebody has scrolled back.
+function updatePrints(box, prints) {
+  const text = box.lastElementChild;
+  const lines = prints.flatMap(([peer, , said]) => said.replace(/\n$/, "").split("\n").map((line) => `[${peer}] ${line}`));
+  const followed = text.scrollTop + text.clientHeight >= text.scrollHeight - 4;
+  say(text, lines.join("\n"));
+  if (followed) text.scrollTop = text.scrollHeight;
 }
 
 function buildFailure({ message, peer, traceback }, state) {
