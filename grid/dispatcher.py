@@ -72,7 +72,7 @@ class Dispatcher:
         attempt = self._attempt()
         txn.plans[choice.kind].give(tile, attempt, member.ref.peer, now)
         txn.news(choice.kind, tile.start, tile.stop, member.ref.peer, held=False)
-        sources = txn.sources(choice.kind, self._state.where())
+        sources = txn.sources(choice.kind, self._state.find)
         assert sources is not None, "chosen only with its inputs at hand"
         self._order(txn, member, attempt, choice.kind, tile, sources)
 

@@ -5,7 +5,7 @@ first accepted submission of a name fixes it. The registry holds counts, ranges 
 segments: its size grows with tasks and peers, never with data (P7).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from msgspec import Struct, field
@@ -38,6 +38,9 @@ TOMBSTONES_MAX = 4096
 """Ended records that are remembered, so that whoever missed the end can be told to drop them."""
 
 State = Literal["running", "finished", "failed"]
+
+Find = Callable[[str], PeerRef | None]
+"""Where the data of a peer can be fetched, if it is here."""
 
 
 class Owner(Struct):
@@ -193,20 +196,21 @@ class Transaction(Struct):
         for partition, size in enumerate(sizes[: len(row)]):
             row[partition] += size
 
-    def sources(self, kind: Kind, where: dict[str, PeerRef]) -> tuple[Source, ...] | None:
+    def sources(self, kind: Kind, find: Find) -> tuple[Source, ...] | None:
         """Name the exact inputs of a reduce or finish; None unless they tile the whole."""
         if kind == "map":
             return ()
         plan = self.plans["map" if kind == "reduce" else "reduce"]
         if not plan.done:
             return None
-        by_holder: dict[str, list[Output]] = {}
+        by_holder: dict[PeerRef, list[Output]] = {}
         for tile in plan.outputs():
-            holder = next((peer for peer in tile.holders if peer in where), None)
+            refs = (find(peer) for peer in tile.holders)
+            holder = next((ref for ref in refs if ref is not None), None)
             if holder is None or tile.holding is None:
                 return None
             by_holder.setdefault(holder, []).append(tile.holding.output)
-        return tuple(Source(where[peer], tuple(outs)) for peer, outs in by_holder.items())
+        return tuple(Source(holder, tuple(outputs)) for holder, outputs in by_holder.items())
 
     def riding_for(self, peer: str, kind: Kind) -> Riding:
         """What rides with a task: the head for a peer that has not had it, a single item."""

@@ -53,7 +53,6 @@ def choose(state: ServerState, now: float) -> Choice | None:
     if not queue:
         return None  # first, as every heartbeat asks, and there may be many members
     members = open_members(state, now)
-    slots = state.roster.slots()
     for txn in queue.walk():
         if not members:
             return None
@@ -66,9 +65,9 @@ def choose(state: ServerState, now: float) -> Choice | None:
             # ahead with the quick tasks of one less deserving.
             members = [m for m in members if m.ref.peer in txn.unable]
             continue
-        if txn.sources(kind, state.where()) is None:
+        if txn.sources(kind, state.find) is None:
             continue
-        tile = txn.next_tile(kind, now, slots)
+        tile = txn.next_tile(kind, now, state.roster.slots())
         if tile is not None:
             return Choice(txn, kind, tile, choose_member(candidates, txn, kind, tile))
     return _straggler(queue, members, now)

@@ -183,9 +183,10 @@ class ServerState:
         members = (self.roster.named(peer) for peer in peers)
         return tuple(member.ref.name for member in members if member is not None)
 
-    def where(self) -> dict[str, PeerRef]:
-        """Where each member's data can be fetched."""
-        return {member.ref.peer: member.ref for member in self.roster}
+    def find(self, peer: str) -> PeerRef | None:
+        """Where a member's data can be fetched."""
+        member = self.roster.named(peer)
+        return member.ref if member is not None else None
 
 
 def _parts(news: Progress) -> Iterator[Progress]:

@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable
 from typing import Protocol
 
-import tenacity
 from msgspec import structs
 
 from grid import effects as fx
@@ -153,6 +152,8 @@ class Dialler:
         self._joined(effect.address, connection.welcome, effect.through, attach)
 
     async def _dial_often(self, effect: fx.Reconnect) -> Connection:
+        import tenacity  # takes 5 ms, and most who join have knocked before
+
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(effect.attempts)
             | tenacity.stop_after_delay(effect.seconds),

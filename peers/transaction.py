@@ -11,12 +11,14 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grid.effects import ShowProgress
 from grid.errors import GridError, PeerClosed, TransactionCancelled
 from peers.interruptible import InterruptibleFuture
-from peers.results import Results
+
+if TYPE_CHECKING:
+    from peers.results import Results
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class Transaction(InterruptibleFuture[dict[Any, Any]]):
         except GridError as error:
             return error
 
-    def _named(self, results: Results) -> Iterator[tuple[str, Any]]:
+    def _named(self, results: "Results") -> Iterator[tuple[str, Any]]:
         """The values of a call on every member, by the names of the members."""
         assert self._names is not None
         for name, pairs in zip(self._names, results.segments(), strict=True):
@@ -221,7 +223,7 @@ class Transaction(InterruptibleFuture[dict[Any, Any]]):
         )
 
     def _resolve(
-        self, results: Results, names: tuple[str, ...] | None, skipped: tuple[int, ...]
+        self, results: "Results", names: tuple[str, ...] | None, skipped: tuple[int, ...]
     ) -> None:
         """The result is here. Does nothing if the user cancelled a moment ago."""
         self._results = results
