@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from grid.errors import BadJob
 from grid.functions import Functions
-from grid.mapreduce import Grouper, UserFault, assemble, finish, reduce_partition
+from grid.mapreduce import Grouper, UserFault, assemble, finish, merged, reduce_partition
 from grid.pickling import Frozen, copy_of, pack, pack_functions, show, thaw
 
 if TYPE_CHECKING:
@@ -48,12 +48,16 @@ def _check_sample(job: "Job") -> None:
         value = job.value(key)
         for grouper in (uncombined, combined):
             grouper.add_items([(index, key, copy_of(value, "the value of key", key))])
-    groups = [pair for _, chunk in uncombined.drain(1) for pair in chunk.items()]
+    groups = [pair for _, chunk in uncombined.drain(1) for pair in merged(chunk).items()]
     for key, values in groups[:SAMPLE_KEYS]:
         _check_key_travels(key, "the emitted key")
         if functions.combinefn is not None:
             _check_law(functions, key, values)
-    reduced = [p for _, chunk in combined.drain(1) for p in reduce_partition(functions, chunk)]
+    reduced = [
+        pair
+        for _, chunk in combined.drain(1)
+        for pair in reduce_partition(functions, merged(chunk))
+    ]
     for key, value in assemble(finish(functions, reduced)).items():
         _check_key_travels(key, "the result's key")
         pack(value, "the result of key", key)

@@ -19,7 +19,7 @@ from typing import Any
 from grid import check, mapreduce
 from grid.errors import BadJob
 from grid.functions import Functions, check_resultfn
-from grid.partition import check_key
+from grid.partition import check_keys
 from grid.pickling import show
 from grid.settings import PARTITIONS, PARTITIONS_MAX
 from grid.suggest import did_you_mean
@@ -143,11 +143,10 @@ class Job:
 
 
 def _unique(keys: list[Any]) -> set[Any]:
-    for key in keys:
-        try:
-            check_key(key)
-        except BadJob as error:
-            raise BadJob(f"the datasource lists a bad key: {error}") from None
+    try:
+        check_keys(keys)
+    except BadJob as error:
+        raise BadJob(f"the datasource lists a bad key: {error}") from None
     return set(keys)
 
 

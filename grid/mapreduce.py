@@ -4,8 +4,8 @@ Workers and ``Job.run()`` call the same functions here, so there is no second im
 could differ. The pieces, in the order of use:
 
 - ``Grouper`` (or ``map_items``) maps items one after the other and groups their pairs by key;
-  ``drain`` hands over what it holds as *chunks*, one for each partition that has any;
-- ``merge`` joins the chunks of one partition, which are columns by then, in datasource order;
+  ``drain`` hands over what it holds as *chunks*, one for each partition that has any, in columns;
+- ``merge`` joins the chunks of one partition in datasource order;
 - ``reduce_partition`` makes results of them; ``finish`` makes final results of all results;
 - ``assemble`` makes the dict, and refuses two results with one key.
 
@@ -19,22 +19,26 @@ Not here: where chunks are kept, when a grouper is drained, who runs what.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from grid.errors import BadJob
 from grid.functions import Function, Functions
-from grid.partition import check_key, partitions_of
+from grid.partition import PLAIN_KEYS, check_key, partitions_of
 from grid.pickling import IMMUTABLE, Frozen, StoredValues, copy_of, freeze, joined, show, thaw
 
 if TYPE_CHECKING:
     from grid.job import Job
 
 Chunk = dict[Any, Frozen]
-"""What a range of items emitted for one partition: key -> its values, opaque."""
+"""What items emitted for one partition: key -> its values, opaque."""
+
+
+_Part = tuple[list[Any], list[int], list[Any]]
 
 
 class Columns(NamedTuple):
@@ -60,6 +64,9 @@ class Groups(Protocol):
 
 BATCH = 512
 """Pairs taken from a generator at a time: enough that counting them costs nothing."""
+
+_SEQUENCES = frozenset({tuple, list})
+"""Few pairs in one of these are grouped as they are: to ask for an iterator costs as much again."""
 
 COMBINE_PAIRS = 50_000
 """Pairs held before ``combinefn`` is worth a first pass over them."""
@@ -119,6 +126,12 @@ class Grouper:
         # An item stands alone until it is complete if it may fail alone or is collected.
         self._alone = skip or functions.collectfn is not None
         self._groups: Lists = {}
+        self._item: Lists = {}
+        self._map = (
+            _mapper(functions, self._item, None)
+            if self._alone
+            else (_mapper(functions, self._groups, self._count))
+        )
         self._combine_at = self._combine_first = (
             sys.maxsize if functions.combinefn is None else COMBINE_PAIRS
         )
@@ -126,13 +139,10 @@ class Grouper:
     def add_items(self, items: Iterable[tuple[int, Any, Any]]) -> None:
         """Map items (index, key, value). A value is its function's to keep and change. What gives
         the items may drain what is held before it gives the next."""
-        functions, groups = self._functions, self._groups
+        add = self._add_alone if self._alone else self._map
         for index, key, value in items:
             try:
-                if self._alone:
-                    count = self._add_alone(key, value)
-                else:
-                    count = _map(functions, key, value, groups, self._count)
+                count = add(key, value)
             except UserFault as fault:
                 fault.index = index
                 if not self._skip:
@@ -143,25 +153,25 @@ class Grouper:
             if self.size >= self._combine_at:
                 self._combine_many()
 
-    def drain(self, partitions: int) -> list[tuple[int, Chunk]]:
+    def drain(self, partitions: int) -> Iterator[tuple[int, Columns]]:
         """Hand over all that is held, as chunks by ascending partition, and start empty.
 
-        Raises ``NotPicklable`` if a value cannot travel, ``UserFault`` if combinefn fails.
+        Raises ``UserFault`` if combinefn fails; and, while chunks are taken, ``NotPicklable`` if a
+        value cannot travel.
         """
         if self._functions.combinefn is not None:
             self._combine()
         groups = self._groups
-        plain = IMMUTABLE.issuperset(map(type, chain.from_iterable(groups.values())))
-        chunks: dict[int, Chunk] = {}
+        parts: defaultdict[int, _Part] = defaultdict(_new_part)
         numbers = partitions_of(groups, partitions)
-        for partition, (key, values) in zip(numbers, groups.items(), strict=True):
-            chunk = chunks.get(partition)
-            if chunk is None:
-                chunk = chunks[partition] = {}
-            chunk[key] = values if plain else freeze(values, "a value of key", key)
+        for number, key, held in zip(numbers, groups, groups.values(), strict=True):
+            keys, counts, values = parts[number]
+            keys.append(key)
+            counts.append(len(held))
+            values += held
         groups.clear()  # the very same dict: an item may be adding to it
         self.size, self._combine_at = 0, self._combine_first
-        return sorted(chunks.items(), key=lambda pair: pair[0])
+        return ((number, _frozen_columns(*parts.pop(number))) for number in sorted(parts))
 
     def _count(self, pairs: int) -> None:
         """So many pairs more are held, and the item has others."""
@@ -177,9 +187,9 @@ class Grouper:
 
     def _add_alone(self, key: Any, value: Any) -> int:
         """Map and collect an item, and only then add what came of it."""
-        mapped: Lists = {}
-        _map(self._functions, key, value, mapped, None)
-        mine = self._groups
+        mine, mapped = self._groups, self._item
+        mapped.clear()
+        self._map(key, value)
         count = 0
         for out, values in _collected(self._functions, key, mapped).items():
             count += len(values)
@@ -210,26 +220,55 @@ def map_items(
     return grouper
 
 
-def _map(
-    functions: Functions,
-    key: Any,
-    value: Any,
-    groups: Lists,
-    count: Callable[[int], None] | None,
-) -> int:
-    """Run mapfn on one item and add its pairs to ``groups``. Returns how many, without those that
-    ``count`` was told of."""
+def _new_part() -> _Part:
+    return [], [], []
+
+
+def _frozen_columns(keys: list[Any], counts: list[int], values: list[Any]) -> Columns:
+    """Make a chunk of keys and their values. Raises ``NotPicklable``."""
+    if not IMMUTABLE.issuperset(map(type, values)):
+        left = iter(values)
+        lists = [list(islice(left, count)) for count in counts]
+        return columns_of(keys, list(map(freeze, lists, repeat("a value of key"), keys)))
+    one_each = counts.count(1) == len(counts)
+    return Columns(keys, None if one_each else counts, values)
+
+
+def columns_of(keys: list[Any], held: Collection[Frozen]) -> Columns:
+    """Return keys and their frozen values as a chunk."""
+    counts = [len(group) if type(group) is list else -len(group) for group in held]
+    one_each = counts.count(1) == len(counts)
+    return Columns(keys, None if one_each else counts, list(chain.from_iterable(held)))
+
+
+def _mapper(
+    functions: Functions, groups: Lists, count: Callable[[int], None] | None
+) -> Callable[[Any, Any], int]:
+    """Return what maps one item, adds its pairs to ``groups``, and returns how many they are,
+    without those that ``count`` was told of."""
     mapfn = functions.mapfn
     if mapfn is None:
-        check_key(key)
-        values = value if isinstance(value, list) else [value]
-        groups[key] = groups.get(key, []) + values
-        return len(values)
-    try:
-        pairs = mapfn(key, value)
-    except Exception as error:
-        raise UserFault("mapfn", show(key), error) from error
-    return 0 if pairs is None else _take(groups, pairs, "mapfn", key, count)
+        return partial(_add_values, groups)
+
+    def add_pairs(key: Any, value: Any) -> int:
+        try:
+            pairs = mapfn(key, value)
+        except Exception as error:
+            raise UserFault("mapfn", show(key), error) from error
+        if type(pairs) in _SEQUENCES and len(pairs) < BATCH:
+            _group(groups, pairs, "mapfn", key)
+            return len(pairs)
+        return 0 if pairs is None else _take(groups, pairs, "mapfn", key, count)
+
+    return add_pairs
+
+
+def _add_values(groups: Lists, key: Any, value: Any) -> int:
+    """Add what an item is worth where there is no mapfn: a list is the values."""
+    values = value if isinstance(value, list) else [value]
+    check_key(key)
+    groups[key] = groups.get(key, []) + values
+    return len(values)
 
 
 def _collected(functions: Functions, key: Any, groups: Lists) -> Lists:
@@ -280,19 +319,35 @@ def _opened(key: Any, values: Frozen) -> Sequence[Any]:
 # ------------------------------------------------------------------------------ reduce
 
 
+def merged(*chunks: Columns) -> Chunk:
+    """Return the groups in these chunks, which come in datasource order."""
+    groups: Chunk = {}
+    for chunk in chunks:
+        merge(groups, chunk)
+    return groups
+
+
 def merge(groups: Chunk, columns: Columns) -> None:
     """Add a chunk to ``groups``. Chunks are added in datasource order."""
     keys, counts, values = columns
     if counts is None:
         _merge_singles(groups, keys, values)
         return
+    held_by = groups.get
     start = 0
     for key, count in zip(keys, counts, strict=True):
         stop = start + abs(count)
-        part: Frozen = values[start:stop] if count >= 0 else tuple(values[start:stop])
+        held = held_by(key)
+        part: Frozen = values[start:stop]
         start = stop
-        held = groups.get(key)
-        groups[key] = part if held is None else joined(held, part)
+        if count < 0:
+            part = tuple(part)
+        if held is None:
+            groups[key] = part
+        elif type(held) is list and type(part) is list:
+            held += part
+        else:
+            groups[key] = joined(held, part)
 
 
 def _merge_singles(groups: Chunk, keys: list[Any], values: list[Any]) -> None:
@@ -335,24 +390,30 @@ def reduce_partition(functions: Functions, groups: Groups) -> Iterator[Pair]:
 
 def _reduced(functions: Functions, groups: Groups) -> Iterator[Pair]:
     reducefn, combinefn = functions.reducefn, functions.combinefn
+    inputs = _reduce_inputs(groups)
+    if combinefn is not None:
+        inputs = _all_combined(functions, inputs, always=reducefn is None)
     if reducefn is None:
-        if combinefn is None:
-            return ((key, _opened(key, values)) for key, values in groups.items())
-        opened = ((key, _opened(key, values)) for key, values in groups.items())
-        return ((key, _combined(functions, key, values)) for key, values in opened)
-    inputs = _reduce_inputs(functions, groups)
+        return inputs
     if functions.reduce_pairs:
         return _call_with_iterator(reducefn, "reducefn", inputs)
     return _call_with_each(reducefn, "reducefn", inputs)
 
 
-def _reduce_inputs(functions: Functions, groups: Groups) -> Iterator[Pair]:
-    combines = functions.combinefn is not None
-    for key, frozen in groups.items():
-        values = _opened(key, frozen)
-        if combines and len(values) > 1:
-            values = [_combined(functions, key, values)]
-        yield key, values
+def _reduce_inputs(groups: Groups) -> Iterator[Pair]:
+    return (
+        (key, values if type(values) is list else _opened(key, values))
+        for key, values in groups.items()
+    )
+
+
+def _all_combined(functions: Functions, inputs: Iterator[Pair], *, always: bool) -> Iterator[Pair]:
+    """Combine the values of each key: to a result if ``always``, else to a list of one value."""
+    for key, values in inputs:
+        if always:
+            yield key, _combined(functions, key, values)
+        else:
+            yield key, [_combined(functions, key, values)] if len(values) > 1 else values
 
 
 def finish(functions: Functions, pairs: Iterable[Pair]) -> Iterator[Pair]:
@@ -411,8 +472,8 @@ def compute(
     """Compute the results of ``items`` (index, key, value) here, one after the other; return them
     and the indices of the items left out. Raises ``UserFault``, ``BadJob`` and ``NotPicklable``."""
     grouper = map_items(functions, items, skip=skip)
-    chunks = grouper.drain(partitions)
-    reduced = (pair for _, chunk in chunks for pair in reduce_partition(functions, chunk))
+    chunks = (merged(chunk) for _, chunk in grouper.drain(partitions))
+    reduced = chain.from_iterable(reduce_partition(functions, chunk) for chunk in chunks)
     return assemble(finish(functions, reduced)), grouper.skipped
 
 
@@ -424,31 +485,31 @@ def _take(
 ) -> int:
     """Add the pairs that a function returned to ``groups``, in batches. ``count`` is told of each
     but the last, whose length is returned."""
-    held_by = groups.get
-    more: Iterator[Any] | None = None
-    batch: Sequence[Any]
-    if (type(pairs) is tuple or type(pairs) is list) and len(pairs) < BATCH:
-        batch = pairs  # as it is: for few pairs, to iterate twice costs as much as grouping them
-    else:
-        more = _iterator(pairs, role, partial(show, key))
-        batch = _next_batch(more, BATCH, role, partial(show, key))
+    where = partial(show, key)
+    iterator = _iterator(pairs, role, where)
     while True:
-        try:
-            for out, value in batch:
-                held = held_by(out)
-                if held is None:
-                    if type(out) is not str:
-                        check_key(out)
-                    groups[out] = [value]
-                else:
-                    held.append(value)
-        except Exception as error:
-            raise UserFault(role, show(key), _bad_pair(role, batch) or error) from error
-        if more is None or len(batch) < BATCH:
+        batch = _next_batch(iterator, BATCH, role, where)
+        _group(groups, batch, role, key)
+        if len(batch) < BATCH:
             return len(batch)
         if count is not None:
             count(len(batch))
-        batch = _next_batch(more, BATCH, role, partial(show, key))
+
+
+def _group(groups: Lists, batch: Sequence[Any], role: str, key: Any) -> None:
+    """Add pairs to ``groups``."""
+    held_by = groups.get
+    try:
+        for out, value in batch:
+            held = held_by(out)
+            if held is None:
+                if type(out) not in PLAIN_KEYS:
+                    check_key(out)
+                groups[out] = [value]
+            else:
+                held.append(value)
+    except Exception as error:
+        raise UserFault(role, show(key), _bad_pair(role, batch) or error) from error
 
 
 def _call_with_each(function: Function, role: str, inputs: Iterator[Pair]) -> Iterator[Pair]:

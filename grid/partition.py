@@ -9,7 +9,7 @@ Keys are never ordered. Nothing here protects against keys chosen to collide.
 """
 
 import numbers
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -20,6 +20,9 @@ from grid.pickling import show
 
 OTHER = 0
 """The code of keys of every other type."""
+
+PLAIN_KEYS = frozenset({str, int, bytes})
+"""Exact types of which everything can be a key. A ``bool`` can too, but few keys are."""
 
 _BUILTIN_NUMBERS = frozenset({int, float, bool, complex, Decimal, Fraction})
 
@@ -55,8 +58,7 @@ def _checked_code(key: Any) -> int:
 
 def check_key(key: Any) -> None:
     """Raise ``BadJob`` if ``key`` cannot be a key: it is unhashable or contains NaN."""
-    kind = type(key)
-    if kind is str or kind is int or kind is bytes:
+    if type(key) in PLAIN_KEYS:
         return
     try:
         hash(key)
@@ -69,6 +71,13 @@ def check_key(key: Any) -> None:
             f"{show(key)} cannot be a key: it contains NaN, which equals nothing, not even "
             f"itself; use None or text for what is missing"
         )
+
+
+def check_keys(keys: Collection[Any]) -> None:
+    """Raise as ``check_key`` does for the first of ``keys`` that cannot be one."""
+    if not PLAIN_KEYS.issuperset(map(type, keys)):
+        for key in keys:
+            check_key(key)
 
 
 def _has_nan(key: Any) -> bool:

@@ -98,8 +98,7 @@ def in_order(
                 held, raised = opened(_popped(futures, end))
                 futures.extend(itertools.islice(submits, 1))
                 held.reverse()
-                while held:
-                    yield held.pop()
+                yield from map(list.pop, itertools.repeat(held, len(held)))
                 if raised is not None:
                     raise exception_of(raised)
         finally:

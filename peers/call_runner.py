@@ -58,19 +58,20 @@ Cost = tuple[int, int, float, float]
 
 
 class Chunked:
-    """Calls ``function`` with each of several arguments. Returns the results up to the first call
-    that raises, and what that raised."""
+    """Calls ``function`` with each of several arguments, given as ``map`` takes them: a list for
+    each parameter. Returns the results up to the first call that raises, and what that raised."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
 
-    def __call__(self, *chunk: tuple[Any, ...]) -> tuple[list[Any], Raised | None]:
+    def __call__(self, *columns: list[Any]) -> tuple[list[Any], Raised | None]:
         results: list[Any] = []
-        for args in chunk:
-            try:
-                results.append(self.function(*args))
-            except Exception as error:
-                return results, _raised(error)
+        try:
+            for args in zip(*columns, strict=True):
+                # To extend by them would end, unheard, at a StopIteration of the user's.
+                results.append(self.function(*args))  # noqa: PERF401
+        except Exception as error:
+            return results, _raised(error)
         return results, None
 
 

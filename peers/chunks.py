@@ -20,10 +20,8 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from grid.errors import NotPicklable
-from grid.mapreduce import Chunk, Columns, merge
+from grid.mapreduce import Chunk, Columns, columns_of, merged
 from grid.pickling import PROTOCOL, Frozen, show
-
-_LISTS = frozenset({list})
 
 _FIRST_PIECE_VALUES = 256
 
@@ -35,27 +33,24 @@ class Pairs(NamedTuple):
     values: list[Any]
 
 
-def encode_groups(groups: Chunk) -> bytes:
+def encode_columns(columns: Columns) -> bytes:
     """Return what a grouper drained for one partition. Raises ``NotPicklable`` naming the key."""
-    held = groups.values()
-    values = list(chain.from_iterable(held))
-    counts = list(map(len, held))
-    if not _LISTS.issuperset(map(type, held)):
-        counts = [len(group) if type(group) is list else -len(group) for group in held]
-    one_each = counts.count(1) == len(counts)
-    return _dumps((list(groups), None if one_each else counts, values))
+    return _dumps((columns.keys, columns.counts, columns.values))
+
+
+def encode_groups(groups: Chunk) -> bytes:
+    """Return groups as a chunk. Raises ``NotPicklable`` naming the key."""
+    return encode_columns(columns_of(list(groups), groups.values()))
 
 
 def open_groups(chunk: bytes) -> Columns:
-    """Return what ``encode_groups`` was given, to be merged."""
+    """Return what was encoded, to be merged."""
     return Columns(*pickle.loads(chunk))
 
 
 def decode_groups(chunk: bytes) -> Chunk:
     """Return what ``encode_groups`` was given, keys in the same order."""
-    groups: Chunk = {}
-    merge(groups, open_groups(chunk))
-    return groups
+    return merged(open_groups(chunk))
 
 
 def encode_in_pieces(

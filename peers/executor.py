@@ -92,13 +92,11 @@ class GridExecutor(Executor):
         """
         check_map(chunksize, buffersize)
         end = None if timeout is None else time.monotonic() + timeout
-        zipped = zip(*iterables, strict=False)
         if chunksize == 1:
-            submits = (self.submit(fn, *args) for args in zipped)
+            submits = (self.submit(fn, *args) for args in zip(*iterables, strict=False))
             return in_order(submits, buffersize, end, of_call)
         chunked = Chunked(fn)
-        chunks = iter(lambda: tuple(itertools.islice(zipped, chunksize)), ())
-        parts = (self.submit(chunked, *chunk) for chunk in chunks)
+        parts = (self.submit(chunked, *columns) for columns in _chunks(iterables, chunksize))
         return in_order(parts, buffersize, end, of_chunk)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -121,6 +119,18 @@ class GridExecutor(Executor):
 
     def __repr__(self) -> str:
         return f"<GridExecutor {self._queue!r}>"
+
+
+def _chunks(iterables: tuple[Iterable[Any], ...], size: int) -> Iterator[list[list[Any]]]:
+    """Yield up to ``size`` elements of each iterable at a time, of all as many, until the shortest
+    ends."""
+    if len(iterables) == 1:
+        elements = iter(iterables[0])
+        yield from iter(lambda: [list(itertools.islice(elements, size))], [[]])
+        return
+    zipped = zip(*iterables, strict=False)
+    while chunk := list(itertools.islice(zipped, size)):
+        yield [list(column) for column in zip(*chunk, strict=True)]
 
 
 # ------------------------------------------------------------------------------ the end

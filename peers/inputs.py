@@ -7,6 +7,7 @@ runs on the data threads; what comes of it is a worker's task, or a reason.
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,7 +103,7 @@ class Inputs:
         """Get everything a task needs. Raises ``InputsAbsent``."""
         head = self._head(assign)
         if assign.kind == "map":
-            indices = tuple(range(assign.start, assign.stop))
+            indices = range(assign.start, assign.stop)
             items = assign.riding.items or self.items(assign, indices, resolve=False)
             return Ready(head, items, (), (), ())
         found, fetched = self._segments(assign)
@@ -133,12 +134,12 @@ class Inputs:
                     head = self._heads[assign.record] = _opened(blob)
         return head
 
-    def items(self, assign: Assign, indices: tuple[int, ...], *, resolve: bool) -> bytes:
+    def items(self, assign: Assign, indices: Sequence[int], *, resolve: bool) -> bytes:
         """Return pickled items of a map task, see ``Records.items``."""
         whole = len(indices) == assign.stop - assign.start and not resolve
         request = FetchItems(
             record=assign.record,
-            indices=() if whole else indices,
+            indices=() if whole else tuple(indices),
             start=assign.start if whole else 0,
             stop=assign.stop if whole else 0,
             resolve=resolve,

@@ -154,23 +154,28 @@ class Records:
         if kept is not None:
             return [kept.pairs(indices)]
         owned = self._owned(record)
-        if any(index >= len(owned.keys) for index in indices):
+        if isinstance(indices, range):
+            keys = owned.keys[indices.start : indices.stop]
+        else:
+            keys = [owned.keys[index] for index in indices if index < len(owned.keys)]
+        if len(keys) < len(indices):
             raise NotHere(f"record {record[:8]} has only {len(owned.keys)} items")
-        keys = [owned.keys[index] for index in indices]
         with owned.lock:
-            values = [self._value(owned, key, resolve) for key in keys]
+            values = self._values(owned, keys, resolve)
         things = values if resolve else list(zip(keys, values, strict=True))
         return [self._pickled(owned, keys, things)]
 
-    def _value(self, owned: OwnedRecord, key: Any, resolve: bool) -> Any:
+    def _values(self, owned: OwnedRecord, keys: list[Any], resolve: bool) -> list[Any]:
+        read = owned.value if owned.reference is None or resolve else owned.reference
+        values: list[Any] = []
         try:
-            if owned.reference is not None and not resolve:
-                return owned.reference(key)
-            return owned.value(key)
+            for key in keys:
+                values.append(read(key))  # noqa: PERF401 - extend swallows StopIteration
         except BaseException as error:  # also SystemExit: it must not end a thread of ours
-            failure = raised(error, "the datasource", show(key))
+            failure = raised(error, "the datasource", show(keys[len(values)]))
             failure = structs.replace(failure, peer=self._peer_name)
             raise NotHere("the datasource raised", failure=failure) from error
+        return values
 
     @staticmethod
     def _pickled(owned: OwnedRecord, keys: list[Any], things: list[Any]) -> bytes:

@@ -9,6 +9,7 @@ import os
 import threading
 import weakref
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from grid.errors import GridError
 from grid.messages import FetchSegments, Holding, Output, PeerRef
 from peers.bulk import BulkClient, NotHere, Unreachable
 from peers.chunks import Pairs, decode_pairs
+from peers.collector import paused_collector
 from peers.inputs import InputsAbsent, fetch_segments
 from peers.segment import Segment, SegmentCorrupt, SegmentMissing, parse
 from peers.store import Store
@@ -103,8 +105,7 @@ class Results:
 
     def pairs(self) -> Iterator[tuple[Any, Any]]:
         """Stream the results, one chunk in memory at a time."""
-        for number in range(self._count):
-            yield from self._pairs_of(number)
+        return chain.from_iterable(map(self._pairs_of, range(self._count)))
 
     def as_dict(self) -> dict[Any, Any]:
         """Return all results. Raises ``BadJob`` if two have one key."""
@@ -147,11 +148,11 @@ class Results:
             else:
                 held = self._held[number]
                 chunks = iter(held) if isinstance(held, list) else _walk(held, last=False)
-        return map(decode_pairs, chunks)
+        return map(_opened, chunks)
 
     def _pairs_of(self, number: int) -> Iterator[tuple[Any, Any]]:
-        for chunk in self._chunks_of(number):
-            yield from zip(chunk.keys, chunk.values, strict=True)
+        chunks = self._chunks_of(number)
+        return chain.from_iterable(zip(*chunk, strict=True) for chunk in chunks)
 
 
 def _hold(path: Path, room: int) -> tuple[Held, int]:
@@ -171,6 +172,11 @@ def _walk(segment: Segment, *, last: bool) -> Iterator[bytes]:
     finally:
         if last:
             segment.close()
+
+
+def _opened(chunk: bytes) -> Pairs:
+    with paused_collector():
+        return decode_pairs(chunk)
 
 
 def _close(segments: list[Segment]) -> None:

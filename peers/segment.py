@@ -20,9 +20,12 @@ Does not do: writing (``peers.segment_writer``); folders, locks and who owns wha
 import os
 import stat
 import struct
+import sys
 import zlib
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
@@ -31,10 +34,10 @@ import msgspec
 from msgspec import Meta, Struct
 
 from grid.errors import GridError
-from grid.messages import Bytes, Count, Holding, Output
+from grid.messages import Count, Holding, Output
 from grid.settings import PARTITIONS_MAX
 
-MAGIC = b"PGseg\x00\x01\n"
+MAGIC = b"PGseg\x00\x02\n"
 """Ends in the version of the format; a file of another version is not read."""
 
 SEALED, SLICE, UNSEALED = ".seg", ".part", ".tmp"
@@ -57,7 +60,7 @@ class SegmentCorrupt(GridError):
     """The file is not the segment it should be: damaged, cut, or somebody else's."""
 
 
-class Header(Struct, frozen=True, array_like=True):
+class Header(Struct, frozen=True):
     """What a segment says of itself.
 
     It covers partitions ``first..stop`` of ``partitions``; chunk ``i`` of the file belongs to
@@ -65,13 +68,13 @@ class Header(Struct, frozen=True, array_like=True):
     """
 
     output: Output
-    partitions: Annotated[int, Meta(ge=1, le=PARTITIONS_MAX)]
-    first: Count
-    stop: Count
-    skipped: tuple[Count, ...]
-    chunk_partitions: list[Count]
-    chunk_bytes: list[Bytes]
-    chunk_crcs: list[Count]
+    partitions: int
+    first: int
+    stop: int
+    skipped: tuple[int, ...]
+    chunk_partitions: Sequence[int]
+    chunk_bytes: Sequence[int]
+    chunk_crcs: Sequence[int]
 
     @property
     def whole(self) -> bool:
@@ -92,7 +95,37 @@ class Header(Struct, frozen=True, array_like=True):
         return tuple(sizes)
 
 
-_header_decoder = msgspec.msgpack.Decoder(Header)
+class _Written(Struct, frozen=True, array_like=True):
+    """A header as it stands in the file. What it says of chunks is in machine words, since every
+    reduce reads the headers of all maps."""
+
+    output: Output
+    partitions: Annotated[int, Meta(ge=1, le=PARTITIONS_MAX)]
+    first: Count
+    stop: Count
+    skipped: tuple[Count, ...]
+    chunk_partitions: bytes
+    chunk_bytes: bytes
+    chunk_crcs: bytes
+
+
+_header_decoder = msgspec.msgpack.Decoder(_Written)
+
+
+def _words(code: str, numbers: Sequence[int]) -> bytes:
+    words = array(code, numbers)
+    if sys.byteorder == "big":
+        words.byteswap()
+    return words.tobytes()
+
+
+def _numbers(code: str, words: bytes) -> "array[int]":
+    """Raises ``ValueError`` for a part of a word."""
+    numbers = array(code)
+    numbers.frombytes(words)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers
 
 
 # --------------------------------------------------------------------------------- names
@@ -122,6 +155,7 @@ def unsealed_names(output: Output) -> tuple[str, str]:
     return f"{name}{UNSEALED}", f"{name}.runs{UNSEALED}"
 
 
+@lru_cache(1024)
 def _digest(text: str) -> str:
     """Names come from other peers, so they are hashed: no text can point outside a folder."""
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
@@ -157,31 +191,22 @@ class Segment:
             os.close(self._fd)
             self._fd = -1
 
-    def sizes_in(self, first: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the partition and the bytes of each chunk of partitions ``first..stop``."""
-        low, high = _chunk_range(self.header, first, stop)
-        header = self.header
-        return zip(header.chunk_partitions[low:high], header.chunk_bytes[low:high], strict=True)
-
     def read(self, first: int, stop: int) -> list[tuple[int, list[bytes]]]:
         """Return the non-empty partitions of ``first..stop``, ascending, each with its chunks."""
         low, high = _chunk_range(self.header, first, stop)
-        return _split(self.header, low, high, self._read_chunks(low, high), self.path)
+        data = _read_chunks(self._fd, self.header, self._data_start, low, high, self.path)
+        return _split(self.header, low, high, data, self.path)
 
     def walk(self, first: int, stop: int) -> Iterator[tuple[int, bytes]]:
         """Yield the chunks of partitions ``first..stop`` in order, each with its partition; a few
         of them are in memory at a time."""
-        low, high = _chunk_range(self.header, first, stop)
-        while low < high:
-            middle, length = low, 0
-            while middle < high and (middle == low or length < _WALK_BYTES):
-                length += self.header.chunk_bytes[middle]
-                middle += 1
-            data = self._read_chunks(low, middle)
-            for partition, chunks in _split(self.header, low, middle, data, self.path):
-                for chunk in chunks:
-                    yield partition, chunk
-            low = middle
+        return _walk(self._fd, self.header, self._data_start, first, stop, self.path)
+
+    def part(self, first: int, stop: int) -> "SegmentPart":
+        """Return partitions ``first..stop``, to be read later."""
+        before = self.header.chunk_bytes[: _chunk_range(self.header, first, stop)[0]]
+        header = self.slice_header(first, stop)
+        return SegmentPart(self.path, header, self._data_start + sum(before))
 
     def slice_header(self, first: int, stop: int) -> Header:
         """Return the header of partitions ``first..stop`` as a segment of their own."""
@@ -219,10 +244,50 @@ class Segment:
             raise SegmentCorrupt(f"{self.path} has {size} bytes, which is not what it says")
         return header, _PREFIX.size + length
 
-    def _read_chunks(self, low: int, high: int) -> bytes:
-        start = self._data_start + sum(self.header.chunk_bytes[:low])
-        length = sum(self.header.chunk_bytes[low:high])
-        return read_exactly(self._fd, length, start, self.path) if length else b""
+
+class SegmentPart:
+    """Some partitions of a segment, whose header was read before. The file is opened again to be
+    read, and may have gone meanwhile. Raises as ``Segment`` does."""
+
+    def __init__(self, path: Path | str, header: Header, start: int) -> None:
+        self._path, self._header, self._start = path, header, start
+
+    def sizes(self) -> Iterator[tuple[int, int]]:
+        """Yield the partition and the bytes of each chunk."""
+        return zip(self._header.chunk_partitions, self._header.chunk_bytes, strict=True)
+
+    def walk(self, first: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Yield those of partitions ``first..stop`` as ``Segment.walk`` does."""
+        fd = open_own_file(self._path)
+        try:
+            yield from _walk(fd, self._header, self._start, first, stop, self._path)
+        finally:
+            os.close(fd)
+
+
+def _walk(
+    fd: int, header: Header, start: int, first: int, stop: int, where: Path | str
+) -> Iterator[tuple[int, bytes]]:
+    low, high = _chunk_range(header, first, stop)
+    while low < high:
+        middle, length = low, 0
+        while middle < high and (middle == low or length < _WALK_BYTES):
+            length += header.chunk_bytes[middle]
+            middle += 1
+        data = _read_chunks(fd, header, start, low, middle, where)
+        for partition, chunks in _split(header, low, middle, data, where):
+            for chunk in chunks:
+                yield partition, chunk
+        low = middle
+
+
+def _read_chunks(
+    fd: int, header: Header, start: int, low: int, high: int, where: Path | str
+) -> bytes:
+    """Return the chunks ``low..high`` of a file in which the first one begins at ``start``."""
+    start += sum(header.chunk_bytes[:low])
+    length = sum(header.chunk_bytes[low:high])
+    return read_exactly(fd, length, start, where) if length else b""
 
 
 def read_header(path: Path | str) -> Header:
@@ -362,20 +427,40 @@ def _decode_header(content: bytes, where: object) -> Header:
     if zlib.crc32(encoded) != _PREFIX.unpack_from(content)[2]:
         raise SegmentCorrupt(f"the header of {where} is damaged")
     try:
-        header = _header_decoder.decode(encoded)
-    except ValueError as error:  # msgspec's own, and text that is not UTF-8
+        written = _header_decoder.decode(encoded)
+        partitions = _numbers("I", written.chunk_partitions)
+        lengths, crcs = _numbers("Q", written.chunk_bytes), _numbers("I", written.chunk_crcs)
+    except ValueError as error:  # msgspec's own, text that is not UTF-8, and a part of a word
         raise SegmentCorrupt(f"the header of {where} makes no sense: {error}") from error
-    partitions = header.chunk_partitions
-    if not len(partitions) == len(header.chunk_bytes) == len(header.chunk_crcs):
+    if not len(partitions) == len(lengths) == len(crcs):
         raise SegmentCorrupt(f"the header of {where} lists its chunks unevenly")
-    if partitions != sorted(partitions):
+    if list(partitions) != sorted(partitions):
         raise SegmentCorrupt(f"the header of {where} lists its chunks out of order")
-    if partitions and partitions[-1] >= header.partitions:
+    if partitions and partitions[-1] >= written.partitions:
         raise SegmentCorrupt(f"the header of {where} names a partition it cannot have")
-    return header
+    return Header(
+        written.output,
+        written.partitions,
+        written.first,
+        written.stop,
+        written.skipped,
+        partitions,
+        lengths,
+        crcs,
+    )
 
 
 def encode_header(header: Header) -> bytes:
     """Return how a segment with this header begins; its chunks follow."""
-    encoded = msgspec.msgpack.encode(header)
+    written = _Written(
+        header.output,
+        header.partitions,
+        header.first,
+        header.stop,
+        header.skipped,
+        _words("I", header.chunk_partitions),
+        _words("Q", header.chunk_bytes),
+        _words("I", header.chunk_crcs),
+    )
+    encoded = msgspec.msgpack.encode(written)
     return _PREFIX.pack(MAGIC, len(encoded), zlib.crc32(encoded)) + encoded

@@ -139,9 +139,9 @@ class Store:
         """
         name = segment_name(output)
         if NAME.fullmatch(holder):
-            path = self._tag_folder / holder / name
-            if path.is_file():
-                return path
+            path = f"{self._tag_folder}/{holder}/{name}"  # asked for every input of every reduce
+            if os.path.isfile(path):  # noqa: PTH113
+                return Path(path)
         folders = [*peer_folders(self._tag_folder), *self._shelves()]
         return _first_file(folder / name for folder in folders)
 

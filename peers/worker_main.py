@@ -81,8 +81,8 @@ def main(control_fd: int, peer_pid: int) -> None:
     except OSError:
         pass  # a daemon without standard error has nothing to mix up
     distrust_bytecode()
-    gc.collect()
     gc.freeze()
+    gc.enable()
     helper.run()
 
 

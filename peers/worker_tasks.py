@@ -17,13 +17,12 @@ from typing import Any
 
 from grid.functions import Functions
 from grid.mapreduce import (
-    Chunk,
     Columns,
     Grouper,
     Pair,
     UserFault,
     finish,
-    merge,
+    merged,
     reduce_partition,
 )
 from grid.messages import RIDING_BYTES_MAX, Output
@@ -31,13 +30,13 @@ from grid.pickling import show
 from grid.settings import PARTITIONS_MAX
 from peers.chunks import (
     decode_pairs,
-    encode_groups,
+    encode_columns,
     encode_in_pieces,
     encode_pairs,
     open_groups,
 )
 from peers.files import Changed, Reference
-from peers.segment import Segment, SegmentCorrupt, SegmentMissing
+from peers.segment import Segment, SegmentCorrupt, SegmentMissing, SegmentPart
 from peers.segment_writer import Sealed, SegmentWriter
 from peers.shipping import ModuleUnavailable
 from peers.worker_channel import (
@@ -199,8 +198,8 @@ class _Mapping:
     def drain(self) -> None:
         """Write out all that is held."""
         largest = self._bench.memory.limits.chunk_bytes_max
-        for partition, groups in self.grouper.drain(self._task.partitions):
-            for data in _encoded(groups, largest):
+        for partition, chunk in self.grouper.drain(self._task.partitions):
+            for data in _encoded(chunk, largest):
                 self.writer.add(partition, data)
 
     def _count(self) -> None:
@@ -219,22 +218,21 @@ class _Mapping:
             self._watch.made_room(held)
 
 
-def _encoded(groups: Chunk, largest: int) -> Iterator[bytes]:
-    """Encode groups; in several chunks if one would take much memory to open."""
-    data = encode_groups(groups)
+def _encoded(chunk: Columns, largest: int) -> Iterator[bytes]:
+    """Encode a chunk; in several if it would take much memory to open."""
+    data = encode_columns(chunk)
     if len(data) <= largest:
         yield data
         return
-    for _, piece in encode_in_pieces(groups.items(), largest):
+    for _, piece in encode_in_pieces(merged(chunk).items(), largest):
         yield piece
 
 
 def _reduce_whole(grouper: Grouper, task: MapTask, bench: Bench) -> Sealed:
     """Reduce what is in memory: it is all there is. A small job is one task then, not two."""
     with _writer(whole_output(task), task.partitions, bench) as writer:
-        for partition, groups in grouper.drain(task.partitions):
-            copied: Chunk = {}
-            merge(copied, _opened_chunk(encode_groups(groups)))  # as by way of a segment
+        for partition, chunk in grouper.drain(task.partitions):
+            copied = merged(_opened_chunk(encode_columns(chunk)))  # as by way of a segment
             _write(writer, partition, reduce_partition(bench.functions, copied))
         return writer.seal(content_bytes_max=RIDING_BYTES_MAX)
 
@@ -274,12 +272,16 @@ def _read(reference: Reference, index: int, key: Any, bench: Bench) -> Any:
 
 
 def _reduce(task: ReduceTask, bench: Bench) -> Sealed:
-    first = task.output.start
-    sizes = _sizes(task.inputs, first, task.output.stop)
-    fitting = bench.memory.limits.sealed_bytes_max
+    first, stop = task.output.start, task.output.stop
+    parts = _parts(task.inputs, first, stop)
+    sizes = [0] * (stop - first)
+    for part in parts:
+        for partition, size in part.sizes():
+            sizes[partition - first] += size
+    fitting = min(bench.memory.limits.sealed_bytes_max, STRETCH_BYTES_MAX)
     with _writer(task.output, task.partitions, bench) as writer:
-        for start, stop in _stretches(sizes, min(fitting, STRETCH_BYTES_MAX)):
-            for partition, chunks in _partitions(task.inputs, first + start, first + stop):
+        for begin, end in _stretches(sizes, fitting):
+            for partition, chunks in _partitions(parts, first + begin, first + end):
                 bench.page.item = partition
                 _reduce_one(partition, chunks, writer, bench)
         return writer.seal()
@@ -312,9 +314,9 @@ def _opened_chunk(chunk: bytes) -> Columns:
 
 
 def _finish(task: FinishTask, bench: Bench) -> Sealed:
-    _sizes(task.inputs, 0, 1)  # tells of all lost inputs at once, before the work
+    parts = _parts(task.inputs, 0, PARTITIONS_MAX)
     with _writer(task.output, 1, bench) as writer:
-        _write(writer, 0, finish(bench.functions, _results(task.inputs)))
+        _write(writer, 0, finish(bench.functions, _results(parts)))
         return writer.seal(content_bytes_max=RIDING_BYTES_MAX)
 
 
@@ -346,10 +348,10 @@ def _write(writer: SegmentWriter, partition: int, pairs: Iterable[Pair]) -> None
         writer.add(partition, encode_pairs(keys, values))
 
 
-def _results(inputs: tuple[str, ...]) -> Iterator[Pair]:
-    """Yield all results in ``inputs``, in their order."""
-    for position in range(len(inputs)):
-        for _, chunk in _walk(inputs, position, 0, PARTITIONS_MAX):
+def _results(parts: list[SegmentPart]) -> Iterator[Pair]:
+    """Yield all results in ``parts``, in their order."""
+    for position in range(len(parts)):
+        for _, chunk in _walk(parts, position, 0, PARTITIONS_MAX):
             keys, values = decode_pairs(chunk)
             yield from zip(keys, values, strict=True)
 
@@ -366,46 +368,45 @@ def _stretches(sizes: list[int], fitting: int) -> Iterator[tuple[int, int]]:
         yield first, len(sizes)
 
 
-def _sizes(inputs: tuple[str, ...], first: int, stop: int) -> list[int]:
-    """Return the bytes of each partition. Raises ``InputsLost`` with all that cannot be opened."""
-    sizes = [0] * (stop - first)
+def _parts(inputs: tuple[str, ...], first: int, stop: int) -> list[SegmentPart]:
+    """Open partitions ``first..stop`` of all inputs, before the work. Raises ``InputsLost`` with
+    all that cannot be opened."""
+    parts: list[SegmentPart] = []
     lost: dict[int, str] = {}
     for position, path in enumerate(inputs):
         try:
             with Segment(path) as segment:
-                for partition, size in segment.sizes_in(first, stop):
-                    sizes[partition - first] += size
+                parts.append(segment.part(first, stop))
         except (SegmentMissing, SegmentCorrupt) as error:
             lost[position] = str(error)
     if lost:
         raise InputsLost(tuple(lost), next(iter(lost.values())))
-    return sizes
+    return parts
 
 
 def _partitions(
-    inputs: tuple[str, ...], first: int, stop: int
+    parts: list[SegmentPart], first: int, stop: int
 ) -> Iterator[tuple[int, Iterator[bytes]]]:
-    """Yield each partition that has any with its chunks, in the order of ``inputs``. Several are
+    """Yield each partition that has any with its chunks, in the order of ``parts``. Several are
     read at once, as they fit; a single one is read as it is walked."""
     if stop - first == 1:
-        alone = (chunk for n in range(len(inputs)) for _, chunk in _walk(inputs, n, first, stop))
+        alone = (chunk for n in range(len(parts)) for _, chunk in _walk(parts, n, first, stop))
         for chunk in alone:  # if there is any
             yield first, chain((chunk,), alone)
         return
     gathered: dict[int, list[bytes]] = {}
-    for position in range(len(inputs)):
-        for partition, chunk in _walk(inputs, position, first, stop):
+    for position in range(len(parts)):
+        for partition, chunk in _walk(parts, position, first, stop):
             gathered.setdefault(partition, []).append(chunk)
     for partition in sorted(gathered):
         yield partition, iter(gathered.pop(partition))
 
 
 def _walk(
-    inputs: tuple[str, ...], position: int, first: int, stop: int
+    parts: list[SegmentPart], position: int, first: int, stop: int
 ) -> Iterator[tuple[int, bytes]]:
     """Yield the chunks that one of the inputs has of partitions ``first..stop``."""
     try:
-        with Segment(inputs[position]) as segment:
-            yield from segment.walk(first, stop)
+        yield from parts[position].walk(first, stop)
     except (SegmentMissing, SegmentCorrupt) as error:
         raise InputsLost((position,), str(error)) from error

@@ -22,11 +22,11 @@ from msgspec import structs
 
 from grid.errors import Misuse, NotPicklable
 from grid.functions import Functions
-from grid.mapreduce import Chunk, Grouper, Pair, UserFault, finish, merge, reduce_partition
+from grid.mapreduce import Grouper, Pair, UserFault, finish, merged, reduce_partition
 from grid.messages import Failure
 from grid.pickling import PROTOCOL, Frozen, plain, show, thaw
 from peers import worker_failures
-from peers.chunks import decode_pairs, encode_groups, encode_pairs, open_groups
+from peers.chunks import decode_pairs, encode_columns, encode_pairs, open_groups
 from peers.files import Changed, Reference
 from peers.shipping import Code, ModuleUnavailable, StaleModule, load, use_paths
 
@@ -124,9 +124,7 @@ def reduce_pieces(recipe: Recipe, pieces: Iterable[Piece | None]) -> list[bytes]
                 gathered.setdefault(partition, []).extend(chunks)
         made: list[bytes] = []
         for partition in sorted(gathered):
-            groups: Chunk = {}
-            for chunk in gathered.pop(partition):
-                merge(groups, open_groups(chunk))
+            groups = merged(*map(open_groups, gathered.pop(partition)))
             made += _encoded(reduce_partition(functions, groups))
         return made
 
@@ -217,8 +215,8 @@ def _watched(
 
 
 def _drain(grouper: Grouper, partitions: int, chunks: dict[int, list[bytes]]) -> None:
-    for partition, groups in grouper.drain(partitions):
-        chunks.setdefault(partition, []).append(encode_groups(groups))
+    for partition, chunk in grouper.drain(partitions):
+        chunks.setdefault(partition, []).append(encode_columns(chunk))
 
 
 def _pieces(chunks: dict[int, list[bytes]], share: Share) -> dict[int, Piece]:

@@ -129,6 +129,19 @@ def test_each_call_has_an_outcome_of_its_own() -> None:
     assert [cost[:2] for cost in costs] == [(0, 2), (1, 1), (2, 1), (3, 1), (4, 1)]
 
 
+def test_a_chunk_ends_with_the_first_call_that_raises() -> None:
+    def choosy(number: int, other: str) -> str:
+        if number == 3:
+            raise StopIteration("enough")
+        return other * number
+
+    results, raised = Chunked(choosy)([1, 2, 3, 4], ["a", "b", "c", "d"])
+    assert results == ["a", "bb"]
+    assert raised is not None
+    assert "enough" in raised[1]
+    assert Chunked(choosy)([2], ["a"]) == (["aa"], None)
+
+
 def test_calls_share_no_mutable_argument() -> None:
     def grow(things: list[int]) -> int:
         things.append(1)

@@ -14,10 +14,19 @@ from grid import mapreduce
 from grid.errors import BadJob, NotPicklable
 from grid.functions import Functions
 from grid.job import Job
-from grid.mapreduce import Grouper, UserFault, assemble, finish, map_items, merge, reduce_partition
+from grid.mapreduce import (
+    Grouper,
+    UserFault,
+    assemble,
+    columns_of,
+    finish,
+    map_items,
+    merged,
+    reduce_partition,
+)
 from grid.partition import partition_of
 from grid.pickling import thaw
-from peers.chunks import encode_groups, open_groups
+from peers.chunks import encode_columns, open_groups
 
 
 def words(key: Any, text: str) -> Iterator[tuple[str, int]]:
@@ -29,19 +38,21 @@ def total(key: Any, values: list[int]) -> int:
     return sum(values)
 
 
-def merged(chunks: Iterable[mapreduce.Chunk]) -> mapreduce.Chunk:
+def by_bytes(chunks: Iterable[mapreduce.Columns]) -> mapreduce.Chunk:
     """Merge chunks as a reduce does, by way of their bytes."""
-    groups: mapreduce.Chunk = {}
-    for chunk in chunks:
-        merge(groups, open_groups(encode_groups(chunk)))
-    return groups
+    return merged(*(open_groups(encode_columns(chunk)) for chunk in chunks))
+
+
+def drained(grouper: Grouper, partitions: int) -> list[tuple[int, mapreduce.Chunk]]:
+    """All that a grouper held, as dicts."""
+    return [(partition, merged(chunk)) for partition, chunk in grouper.drain(partitions)]
 
 
 def in_pieces(
     functions: Functions, items: list[tuple[Any, Any]], cuts: list[int], partitions: int
 ) -> dict[Any, Any]:
     """Run as a grid would: ranges mapped apart, drained now and then, merged by partition."""
-    stored: dict[int, list[mapreduce.Chunk]] = {}
+    stored: dict[int, list[mapreduce.Columns]] = {}
     edges = sorted({0, len(items), *(cut % (len(items) + 1) for cut in cuts)})
     for start, stop in itertools.pairwise(edges):
         grouper = Grouper(functions)
@@ -55,7 +66,7 @@ def in_pieces(
     pairs = [
         pair
         for _, chunks in sorted(stored.items())
-        for pair in reduce_partition(functions, merged(chunks))
+        for pair in reduce_partition(functions, by_bytes(chunks))
     ]
     return assemble(finish(functions, pairs))
 
@@ -68,7 +79,9 @@ def job_of(data: Any, functions: Functions, partitions: int = 256) -> Job:
 def groups_of(functions: Functions, *values: Any) -> dict[Any, list[Any]]:
     """Map numbered values and return the groups, thawed."""
     grouper = map_items(functions, [(n, n, value) for n, value in enumerate(values)])
-    return {key: list(thaw(held)) for _, chunk in grouper.drain(1) for key, held in chunk.items()}
+    return {
+        key: list(thaw(held)) for _, chunk in drained(grouper, 1) for key, held in chunk.items()
+    }
 
 
 # ------------------------------------------------------------------------------ map
@@ -108,7 +121,7 @@ def test_keys_come_by_first_appearance_and_values_in_datasource_order() -> None:
     grouper = map_items(
         Functions(lambda k, v: [(letter, k) for letter in v]), [(0, 0, "zaz"), (1, 1, "maz")]
     )
-    (chunk,) = [chunk for _, chunk in grouper.drain(1)]
+    (chunk,) = [chunk for _, chunk in drained(grouper, 1)]
     assert list(chunk.items()) == [("z", [0, 0, 1]), ("a", [0, 1]), ("m", [1])]
 
 
@@ -131,13 +144,13 @@ def test_size_counts_pairs_until_drained() -> None:
     assert grouper.size == 3
     grouper.add_items([(1, 1, "")])
     assert grouper.size == 3
-    chunks = grouper.drain(16)
+    chunks = drained(grouper, 16)
     assert chunks == sorted(
         ((partition_of(key, 16), {key: values}) for key, values in [("a", [1, 1]), ("b", [1])]),
         key=lambda chunk: chunk[0],
     )
     assert grouper.size == 0
-    assert grouper.drain(16) == []
+    assert drained(grouper, 16) == []
 
 
 def test_an_item_is_asked_for_when_the_one_before_is_mapped() -> None:
@@ -197,7 +210,7 @@ def test_combinefn_bounds_what_is_held() -> None:
     for index in range(30):
         grouper.add_items([(index, index, 10_000)])
         assert grouper.size <= mapreduce.COMBINE_PAIRS
-    assert grouper.drain(1) == [(0, {"a": [300_000]})]
+    assert drained(grouper, 1) == [(0, {"a": [300_000]})]
 
 
 def test_combinefn_makes_the_final_value_also_of_one() -> None:
@@ -484,7 +497,7 @@ def test_skip_leaves_out_whole_items() -> None:
         grouper.add_items([(index, index, text)])
     assert grouper.skipped == [11, 13]
     assert grouper.size == 3
-    assert grouper.drain(1) == [(0, {"a": [1], "b": [1, 1]})]
+    assert drained(grouper, 1) == [(0, {"a": [1], "b": [1, 1]})]
     job = Job(texts, fails_on("x"), reducefn=total)
     assert job.run(on_error="skip") == {"a": 1, "b": 2}
 
@@ -504,5 +517,6 @@ def test_skip_covers_collectfn_and_bad_pairs_but_not_reducefn() -> None:
 
 
 def test_merge_of_nothing() -> None:
-    assert merged([]) == {}
-    assert merged([{}, {"a": [1]}, {}]) == {"a": [1]}
+    assert merged() == {}
+    empty = columns_of([], [])
+    assert merged(empty, columns_of(["a"], [[1]]), empty) == {"a": [1]}

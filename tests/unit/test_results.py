@@ -2,6 +2,8 @@
 
 import gc
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from grid.messages import Output
 from peers import results
 from peers.chunks import encode_pairs
+from peers.collector import paused_collector
 from peers.results import Results
 from peers.segment import segment_name
 from peers.segment_writer import SegmentWriter
@@ -52,3 +55,50 @@ def test_a_result_outlives_its_folder(
     del kept, begun
     gc.collect()
     assert descriptors() == before
+
+
+SEEN: list[bool] = []
+
+
+class Noting:
+    """Notes, when it is opened, whether the collector is on."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _note, ()
+
+
+def _note() -> Noting:
+    SEEN.append(gc.isenabled())
+    return Noting()
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_collector_rests_while_results_are_opened(on: bool) -> None:
+    SEEN.clear()
+    opened = Results((), [[encode_pairs([n], [Noting()])] for n in range(2)])
+    try:
+        if not on:
+            gc.disable()
+        assert len(opened.as_dict()) == 2
+        assert gc.isenabled() == on
+    finally:
+        gc.enable()
+    assert SEEN == [False, False]
+
+
+def test_pauses_of_several_are_one_and_end_in_a_forked_child() -> None:
+    with paused_collector():
+        with paused_collector():
+            assert not gc.isenabled()
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    script = """
+import gc, os
+from peers.collector import paused_collector
+with paused_collector():
+    child = os.fork()
+    if child == 0:
+        os._exit(not gc.isenabled())
+raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)

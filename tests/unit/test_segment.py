@@ -142,9 +142,12 @@ def test_the_header_tells_the_holding(tmp_path: Path) -> None:
 def test_the_sizes_of_a_range_and_a_walk_over_it(tmp_path: Path) -> None:
     seal(tmp_path, [(1, b"aa"), (2, b"bbb"), (2, b"c"), (9, b"dd")])
     with Segment(tmp_path / segment_name(OUTPUT)) as segment:
-        assert list(segment.sizes_in(2, 9)) == [(2, 3), (2, 1)]
+        part = segment.part(2, 9)
+        assert list(part.sizes()) == [(2, 3), (2, 1)]
         assert list(segment.walk(2, 9)) == [(2, b"bbb"), (2, b"c")]
         assert list(segment.walk(0, 16)) == [(1, b"aa"), (2, b"bbb"), (2, b"c"), (9, b"dd")]
+    assert list(part.walk(0, 16)) == list(part.walk(2, 3)) == [(2, b"bbb"), (2, b"c")]
+    assert list(part.walk(3, 16)) == []
 
 
 def test_only_maps_report_sizes(tmp_path: Path) -> None:

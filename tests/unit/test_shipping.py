@@ -42,12 +42,12 @@ print(job.run())
 WORKER = """
 import __main__, pickle, sys
 from pathlib import Path
-from grid.mapreduce import map_items, reduce_partition
+from grid.mapreduce import map_items, merged, reduce_partition
 from peers.shipping import Code, load
 functions = load(Code.decode(Path(sys.argv[1]).read_bytes()), __main__)
 items = pickle.loads(Path(sys.argv[1] + ".items").read_bytes())
-chunks = pickle.loads(pickle.dumps(map_items(functions, items).drain(256)))
-print(dict(pair for _, chunk in chunks for pair in reduce_partition(functions, chunk)))
+chunks = pickle.loads(pickle.dumps(list(map_items(functions, items).drain(256))))
+print(dict(pair for _, chunk in chunks for pair in reduce_partition(functions, merged(chunk))))
 """
 
 
