@@ -35,10 +35,11 @@ LOOPBACK = "127.0.0.1"
 
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """``main`` sets up logging and a signal handler, as a command may."""
+    """``main`` sets up logging and signal handlers, as a command may."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    handler = signal.getsignal(signal.SIGTERM)
+    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    hearing = {number: signal.getsignal(number) for number in heard}
     for name in ("PASSWORD", "KEY_FILE", "PORT", "HOSTS", "GRID", "SLOTS", "NAME"):
         monkeypatch.delenv(f"GRID_{name}", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -49,7 +50,8 @@ def _restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     root.setLevel(level)
     for name in ("grid", "peers"):
         logging.getLogger(name).setLevel(logging.NOTSET)
-    signal.signal(signal.SIGTERM, handler)
+    for number, handler in hearing.items():
+        signal.signal(number, handler)
 
 
 def test_modules_to_send_are_added_to_the_job() -> None:
