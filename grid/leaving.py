@@ -97,9 +97,11 @@ class LeavingMembers:
         else:
             member.departure.finished += 1
 
-    def parted(self, member: Member) -> None:
+    def parted(self, member: Member, *, well: bool) -> None:
         """A member is gone: who watched it leave is told how it went."""
         departure = member.departure
+        if departure is None and well:  # it had nothing to do or to pass on, and so did not wait
+            self._tell_watchers(member, Departure(), well=True)
         if departure is not None:
             del self._leavers[member.ref.peer]
             if not departure.may_go:

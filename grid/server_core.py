@@ -424,7 +424,7 @@ class ServerCore:
     def _part(self, member: Member, now: float, *, well: bool = False) -> None:
         """A member is gone, well or not: its work goes to others, its estate to its neighbours."""
         self.state.roster.remove(member.link)
-        self.leaving.parted(member)
+        self.leaving.parted(member, well=well)
         self.dispatcher.part(member, now, well=well)
         self.submissions.part(member, now)
         for neighbour in self.state.roster.neighbours(member.ref.host):

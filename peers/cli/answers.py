@@ -116,7 +116,8 @@ class Transactions:
 
     def show(self, _top: int) -> None:
         if self.transactions:
-            make_console().print(transactions_table(self.transactions))
+            console = make_console()
+            console.print(transactions_table(self.transactions, console.width))
         else:
             print("no transactions", flush=True)
 

@@ -42,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json([transaction_as_json(txn) for txn in transactions])
     elif transactions:
-        make_console().print(transactions_table(transactions))
+        console = make_console()
+        console.print(transactions_table(transactions, console.width))
     else:
         print("no transactions")
     return 0

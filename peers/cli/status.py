@@ -10,10 +10,10 @@ import msgspec
 from rich.filesize import decimal
 from rich.markup import escape
 
-from grid.messages import Failover, TransactionStatus
+from grid.messages import Failover, MemberStatus, TransactionStatus
 from peers.cli.options import add_command, add_grid_options, ask, visit
 from peers.cli.printing import add_json_option, print_json
-from peers.cli.tables import make_console, make_table, transactions_table
+from peers.cli.tables import fitting_table, make_console, transactions_table
 
 if TYPE_CHECKING:
     from peers.peer import PeerStatus
@@ -123,20 +123,23 @@ def _show(status: "PeerStatus", me: str) -> None:
         f"{counts}"
     )
     several = len({member.host for member in members}) > 1
-    hosts = ("host",) if several else ()  # on one host it would say nothing
-    table = make_table("peer", "role", "slots", "running", "holds", *hosts)
-    for member in members:
-        role = "serves" if member.serving else "visitor" if member.visitor else "standby"
-        if member.leaving:
-            role += ", leaving"
-        if member.through:
-            role += f" through {escape(member.through)}"
-        holds = decimal(member.held_bytes) if member.held_bytes else "-"
-        numbers = (str(member.slots), str(member.running), holds)
-        host = (member.host,) if several else ()
-        table.add_row(escape(member.name), role, *numbers, *host)
-    console.print(table)
+    columns = {
+        "peer": [member.name for member in members],
+        "role": [_role(member) for member in members],
+        "slots": [str(member.slots) for member in members],
+        "running": [str(member.running) for member in members],
+        "holds": [decimal(m.held_bytes) if m.held_bytes else "-" for m in members],
+    }
+    if several:  # on one host it would say nothing
+        columns["host"] = [member.host for member in members]
+    console.print(fitting_table(columns, ("holds", "host", "running"), console.width))
     for line in remarks(status):
         console.print(line, markup=False)
     if status.transactions:
-        console.print(transactions_table(status.transactions))
+        console.print(transactions_table(status.transactions, console.width))
+
+
+def _role(member: MemberStatus) -> str:
+    role = "serves" if member.serving else "visitor" if member.visitor else "standby"
+    role += ", leaving" if member.leaving else ""
+    return f"{role} through {member.through}" if member.through else role

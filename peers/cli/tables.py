@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -37,22 +38,41 @@ def make_table(*headings: str) -> Table:
     return table
 
 
-def transactions_table(transactions: Iterable[TransactionStatus]) -> Table:
-    """Show transactions, a row each."""
-    shown = list(transactions)
-    times = ("began", "took") if any(txn.detached for txn in shown) else ()
-    table = make_table("record", "name", "state", "map", "reduce", "owners", *times)
-    for txn in shown:
-        table.add_row(
-            txn.record[:RECORD_SHOWN],
-            escape(txn.name) or ("(detached)" if txn.detached else "-"),
-            txn.state,
-            f"{txn.maps_done}/{txn.maps_total}",
-            f"{txn.reduces_done}/{txn.reduces_total}",
-            escape(", ".join(txn.owners)) or "-",
-            *(_times(txn) if times else ()),
-        )
+def fitting_table(columns: dict[str, list[str]], spare: Iterable[str], width: int) -> Table:
+    """Make a table of columns by their headings; where it is wider than this, those that one can
+    ``spare`` are left out, in that order."""
+    kept = dict(columns)
+    for heading in spare:
+        if _width(kept) > width:
+            kept.pop(heading, None)
+    table = make_table(*kept)
+    for row in zip(*kept.values(), strict=True):
+        table.add_row(*map(escape, row))
     return table
+
+
+def _width(columns: dict[str, list[str]]) -> int:
+    """How wide a table of these columns is, with a space at both sides of each, and between."""
+    widest = (max(map(cell_len, (heading, *cells))) for heading, cells in columns.items())
+    return sum(cells + 3 for cells in widest) - 1
+
+
+def transactions_table(transactions: Iterable[TransactionStatus], width: int) -> Table:
+    """Show transactions, a row each, as far as they fit into so many columns."""
+    shown = list(transactions)
+    columns = {
+        "record": [txn.record[:RECORD_SHOWN] for txn in shown],
+        "name": [txn.name or ("(detached)" if txn.detached else "-") for txn in shown],
+        "state": [txn.state for txn in shown],
+        "map": [f"{txn.maps_done}/{txn.maps_total}" for txn in shown],
+        "reduce": [f"{txn.reduces_done}/{txn.reduces_total}" for txn in shown],
+        "owners": [", ".join(txn.owners) or "-" for txn in shown],
+    }
+    if any(txn.detached for txn in shown):
+        began_and_took = [_times(txn) for txn in shown]
+        columns["began"] = [began for began, _ in began_and_took]
+        columns["took"] = [took for _, took in began_and_took]
+    return fitting_table(columns, ("began", "took", "owners", "reduce", "map"), width)
 
 
 def _times(txn: TransactionStatus) -> tuple[str, str]:

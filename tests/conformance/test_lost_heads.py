@@ -69,7 +69,7 @@ def ended(process: Running) -> tuple[int, str, str]:
 
 
 def test_dask(tmp_path: Path) -> None:
-    cluster = DaskCluster()
+    cluster = DaskCluster(workers=1)
     try:
         process = start(tmp_path, cluster.on)
         os.kill(cluster.process.pid, signal.SIGKILL)  # the scheduler; its workers follow

@@ -565,7 +565,7 @@ def busy(key, note):
     import os, pathlib, subprocess
     child = subprocess.Popen(["sleep", "600"])
     pathlib.Path(note).write_text(f"{os.getpid()} {os.getppid()} {child.pid}")
-    BLOCK
+    sum(range(10**12))
 
 async def main():
     folder = Path(sys.argv[1])
@@ -580,11 +580,10 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("victim", ["SIGKILL", "SIGTERM", "SIGINT", "helper too"])
-@pytest.mark.parametrize("block", ["while True: pass", "sum(range(10**12))"])
-def test_no_process_outlives_its_parent(tmp_path: Path, victim: str, block: str) -> None:
-    """However the peer dies and whatever the user's code is in the middle of."""
+def test_no_process_outlives_its_parent(tmp_path: Path, victim: str) -> None:
+    """However the peer dies, though user code hears no signal handler of Python."""
     script = tmp_path / "parent.py"
-    script.write_text(PARENT.replace("BLOCK", block))
+    script.write_text(PARENT)
     environment = {**os.environ, "PYTHONPATH": str(TOP)}
     peer = subprocess.Popen(
         [sys.executable, script, tmp_path], env=environment, stderr=subprocess.DEVNULL

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
+from rich.console import Console
 
 from grid.errors import BadJob, BadKey, Misuse
 from grid.job import Job
@@ -26,6 +27,7 @@ from peers.cli.main import _parser, main
 from peers.cli.options import PEER_SETTINGS, configuration, given
 from peers.cli.status import transaction_as_json
 from peers.cli.submit import with_modules
+from peers.cli.tables import transactions_table
 from peers.configuration import configure
 
 LOOPBACK = "127.0.0.1"
@@ -67,6 +69,28 @@ def test_down_takes_only_this_hosts_word_for_it_that_a_peer_has_gone() -> None:
     assert not may_be_there(here)
     assert may_be_there(structs.replace(here, data=None))
     assert may_be_there(structs.replace(here, data=Address("192.0.2.1", port)))
+
+
+@pytest.mark.parametrize("width", [200, 99, 80, 60, 40])
+def test_a_narrow_terminal_leaves_columns_out_and_the_rest_whole(width: int) -> None:
+    txn = TransactionStatus(
+        "0123456789abcdef",
+        "[b]words",
+        "running",
+        ("laptop-of-somebody",),
+        5,
+        100,
+        0,
+        256,
+        True,
+        9.0,
+    )
+    console = Console(width=width, file=io.StringIO(), highlight=False)
+    console.print(transactions_table([txn], width))
+    shown = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(text in shown for text in ("0123456789ab", "[b]words", "running"))
+    assert "…" not in shown
+    assert ("owners" in shown, "began" in shown) == (width >= 80, width >= 200)
 
 
 def test_transactions_for_scripts_have_null_for_times_that_nobody_knows() -> None:

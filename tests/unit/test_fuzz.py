@@ -63,7 +63,7 @@ from tests.fuzz.rigs import (
 )
 from tests.unit.strategies import Chooser, values_of
 
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
+EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 """For a long run: ``FUZZ_EXAMPLES=100000 pytest tests/unit/test_fuzz.py --timeout 0``."""
 
 HINTS: Chooser = {name: st.sampled_from(values) for name, values in rigs.HINTS.items()}

@@ -185,6 +185,13 @@ def test_nobody_may_go_before_all_had_the_time_to_report() -> None:
     assert MayGo() in table.wait(10.0)["a"]
 
 
+def test_one_that_leaves_at_once_as_it_has_nothing_has_left_well(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("b", AskDrain("a", 9.0))
+    assert table.hear("a", Leave())["b"][0] == Drained("a", True, True)
+
+
 def test_who_asked_for_it_hears_how_a_peer_has_left(table: Table) -> None:
     order = working(table)
     assert table.hear("owner", AskDrain("a", 9.0)) == {"a": [DrainNow(9.0)]}
