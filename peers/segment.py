@@ -418,8 +418,8 @@ def _header_bytes(content: bytes, where: object) -> int:
     magic, length, _ = _PREFIX.unpack_from(content)
     if magic != MAGIC:
         raise SegmentCorrupt(
-            f"{where} is no segment that this version reads: read it with the version that wrote it, "
-            f"or submit the job again"
+            f"{where} is no segment that this version reads: use the version that wrote it, or "
+            f"submit the job again"
         )
     return int(length)
 
