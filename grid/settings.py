@@ -111,7 +111,8 @@ class Settings:
     to have what they need: less than what supervisors give a process before they kill it."""
 
     task_seconds: float = 0.05
-    """What a batch should take: long against a message, short against a failure."""
+    """What a batch should take: long against a message, short against a failure. Where much is left
+    to do, up to four times as long."""
 
     def __post_init__(self) -> None:
         if not 0 < self.port < 65536:

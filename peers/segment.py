@@ -417,7 +417,10 @@ def _header_bytes(content: bytes, where: object) -> int:
         raise SegmentCorrupt(f"{where} is too short for a segment")
     magic, length, _ = _PREFIX.unpack_from(content)
     if magic != MAGIC:
-        raise SegmentCorrupt(f"{where} is not a segment of this version")
+        raise SegmentCorrupt(
+            f"{where} is no segment that this version reads: use the version that wrote it, or "
+            f"submit the job again"
+        )
     return int(length)
 
 

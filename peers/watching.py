@@ -314,7 +314,9 @@ class Memory:
         absent = [
             (record, known)
             for record, known in self._transactions.items()
-            if record not in here and (known.end is not None or known.seen is not None)
+            if record not in here
+            and (known.end is not None or known.seen is not None)
+            and not _leaves_nothing(known.end)
         ]
         return [_awaited(known, now) or _over(record, known, now) for record, known in absent]
 
@@ -362,6 +364,12 @@ def _failure(end: TransactionEnded | None) -> FailureSeen | None:
         failure.peer,
         failure.traceback,
     )
+
+
+def _leaves_nothing(end: TransactionEnded | None) -> bool:
+    """Whether it had no items, no name and no failure: a call on every peer, as of `grid doctor`,
+    which is of interest while it runs."""
+    return end is not None and end.failure is None and not end.items and not end.name
 
 
 def _awaited(known: _Remembered, now: float) -> TransactionSeen | None:

@@ -223,11 +223,18 @@ def _nobody(meant: Configuration, reasons: str) -> str:
     ports = meant.settings.ports
     where = f"port {ports[0]}" if len(ports) == 1 else f"ports {ports[0]} to {ports[-1]}"
     others = [reason for reason in reasons.partition(". ")[2].split("; ") if _is_odd(reason)]
-    told = f". There: {'; '.join(others)}" if others else " (-v says what was tried)"
+    there = "; ".join(_in_words(reason) for reason in others)
+    told = f". There: {there}" if others else " (-v says what was tried)"
     return (
         f"no grid named {meant.settings.grid!r} answers on {hosts}, {where}. Start one with "
         f"`grid up`{told}"
     )
+
+
+def _in_words(reason: str) -> str:
+    """What is said of an address, without the name of the failure, which is for programs."""
+    _, bracket, words = reason.partition(" (")
+    return words.removesuffix(")") if bracket else reason
 
 
 def _is_odd(reason: str) -> bool:

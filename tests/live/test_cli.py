@@ -125,7 +125,7 @@ def test_who_else_sits_on_the_port_is_said(site: Site) -> None:
     with socket.create_server(("127.0.0.1", site.port)):  # takes connections, says nothing
         process = grid(site, "status", "--join-timeout", "1")
         ends(process, 1)
-    assert f"There: 127.0.0.1:{site.port}: silent" in process.err
+    assert f"There: 127.0.0.1:{site.port}: no answer in time" in process.err
     assert process.err.count("127.0.0.1") <= 2
     assert process.err.count("\n") == 1
 

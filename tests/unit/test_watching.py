@@ -70,6 +70,16 @@ def book() -> Book:
     return Book()
 
 
+def test_a_call_on_every_peer_is_seen_while_it_runs_and_after_only_if_it_failed(book: Book) -> None:
+    """As that of `grid doctor`: it has no items, and leaves nothing to look at."""
+    nameless = {"name": "", "items": 0}
+    call = txn(name="", maps_total=0)
+    assert [seen.state for seen in book.take(status(call)).transactions] == ["running"]
+    assert book.take(status(), structs.replace(end(1), **nameless)).transactions == ()
+    failed = structs.replace(end(2, "f", FAILURE), **nameless)
+    assert [seen.state for seen in book.take(status(), failed).transactions] == ["failed"]
+
+
 def test_who_asks_is_not_shown_and_times_are_of_this_host(book: Book) -> None:
     seen = book.take(status(txn(known_at=45.0)))
     assert [peer.name for peer in seen.peers] == ["a"]
