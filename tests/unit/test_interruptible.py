@@ -22,14 +22,16 @@ def signalled_asleep() -> Iterator[None]:
     also happens when it comes just before the sleep."""
 
     def press() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         asleep.wait(0.1)
         os.kill(os.getpid(), signal.SIGINT)
 
     asleep = threading.Event()
     thread = threading.Thread(target=press)
-    thread.start()
+    # Before there is a signal: one that came in this call would raise and leave all blocked.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
+        thread.start()
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
