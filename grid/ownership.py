@@ -176,8 +176,12 @@ class Ownership:
         ]
 
     def accepted(self, message: Accepted) -> None:
+        """The server has taken it up; said of a submission that was withdrawn meanwhile, to come
+        again, it means nothing."""
         owned = self._owned.get(message.txn)
-        if owned is not None and owned.meta.record == message.record:
+        if owned is None or owned.meta.record != message.record:
+            return
+        if owned.state != "pending" or owned.again_at is None:
             owned.accepted = True
 
     def rejected(self, message: Rejected, now: float) -> list[ClientEffect]:

@@ -30,6 +30,7 @@ FOUND = {
     207207: "a record of which nothing was held any more was kept in mind",
     114591: "held parts of a range did not count when whoever ran all of it gave it back",
     9271: "a detached end that came before a new server was settled was never told to who waited",
+    401912: "who could not fetch one copy of a retained result had the others forgotten",
     9494: "a keeper that could not fetch an end was never told where else it is",
     101087: "an end on disk was forgotten by an order to drop that had crossed its announcement",
     7658: "who lost a server that had never said a word left its signpost up, and found itself",

@@ -98,6 +98,7 @@ def test_a_keeper_without_room_steps_back_and_comes_again(keeper: Ownership) -> 
     keeper.accepted(Accepted("k", "r"))
     keeper.finished(FINISHED)
     assert keeper.unkept("k", 10.0) == [Cancel("k", "r")]
+    keeper.accepted(Accepted("k", "r"))  # of the submission that is withdrawn: they have crossed
     assert keeper.due(10.0 + KEEP_AGAIN_SECONDS / 2) == ([], [])
     again = keeper.due(10.0 + KEEP_AGAIN_SECONDS)
     assert again == ([], [SUBMIT]), "a new server is to hear first of those who know the end"
