@@ -159,7 +159,7 @@ def test_a_signpost_that_begins_to_serve_keeps_its_port(standby: _Standby, guest
     assert answer.reign == Reign(9, "c")
     assert standby.thread._doorman is listeners
     standby.thread.stop_serving(None)
-    until("the port is free", lambda: _greet(standby, guest, "probe").kind == "refused")
+    until("the port is free", lambda: _is_refused(standby, guest))
     standby.point()
     assert _greet(standby, guest, "probe").follows == _CLAIM
 
