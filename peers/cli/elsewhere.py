@@ -6,8 +6,7 @@ engine forwards it at all. Ctrl-C cancels the job there.
 
 import argparse
 import sys
-from contextlib import redirect_stdout
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from grid.errors import Misuse, TransactionFailed
 from peers.cli.printing import print_results, print_skipped
@@ -26,16 +25,15 @@ _GRID_ONLY = {
 }
 
 
-def run_elsewhere(job: "Job", args: argparse.Namespace) -> None:
-    """Run the job on the engine that ``--on`` names, and print its results."""
+def run_elsewhere(job: "Job", args: argparse.Namespace, out: IO[str]) -> None:
+    """Run the job on the engine that ``--on`` names, and print its results to ``out``."""
     for option, flag in _GRID_ONLY.items():
         if getattr(args, option):
             raise Misuse(f"{flag} is for the grid alone; --on {args.on} has nothing like it")
     chosen(args.on)  # what is wrong with the flag is told as that
-    with redirect_stdout(sys.stderr):
-        outcome = _outcome(job, args)
+    outcome = _outcome(job, args)
     print_skipped(outcome.skipped)
-    print_results(outcome.results.items(), args)
+    print_results(outcome.results.items(), args, out)
 
 
 def _outcome(job: "Job", args: argparse.Namespace) -> Outcome:

@@ -12,7 +12,7 @@ import pickle
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -34,14 +34,23 @@ def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--json", action="store_true", help=f"{what}, for scripts")
 
 
-def print_json(value: Any) -> None:
+@contextmanager
+def stdout_for_results() -> Iterator[IO[str]]:
+    """Give stdout for results alone. What else is printed meanwhile, by user code here or on
+    workers, goes to stderr, whenever it comes."""
+    results = sys.stdout
+    with redirect_stdout(sys.stderr):
+        yield results
+
+
+def print_json(value: Any, file: IO[str] | None = None) -> None:
     """Print one value, as plain as JSON, over several lines."""
-    print(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2), file=file)
 
 
-def print_json_line(value: Any) -> None:
+def print_json_line(value: Any, file: IO[str] | None = None) -> None:
     """Print one value on one line, at once: for those who read along."""
-    print(json.dumps(value), flush=True)
+    print(json.dumps(value), file=file, flush=True)
 
 
 def print_skipped(skipped: list[Any]) -> None:
@@ -75,20 +84,20 @@ def check_result_options(args: argparse.Namespace) -> None:
         raise Misuse(f"--limit {args.limit}: give a number of lines, 0 or more")
 
 
-def print_results(pairs: Pairs, args: argparse.Namespace) -> None:
-    """Write results as the flags say."""
+def print_results(pairs: Pairs, args: argparse.Namespace, out: IO[str]) -> None:
+    """Write results as the flags say, to ``out`` if not to a file."""
     if args.output is not None:
         with spinning(f"writing {args.output}"):
             count = write_file(args.output, pairs)
         print(f"{count} results in {args.output}", file=sys.stderr)
         return
     if args.json:
-        write_json(sys.stdout, pairs)
+        write_json(out, pairs)
         return
     limit = args.limit
-    if limit is None and sys.stdout.isatty():
+    if limit is None and out.isatty():
         limit = LINES_ON_TERMINAL
-    count = write_lines(sys.stdout, pairs, limit)
+    count = write_lines(out, pairs, limit)
     if limit is not None and count > limit:
         print(f"... and {count - limit} more (--limit N, --output FILE)", file=sys.stderr)
 

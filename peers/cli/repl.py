@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from grid.errors import GridError, Misuse
 from grid.suggest import did_you_mean
@@ -27,7 +27,7 @@ from peers.cli.completion import line_editing
 from peers.cli.counting import count_words, gather, read_and_count, statistics, total
 from peers.cli.loading import load_function
 from peers.cli.options import add_command, add_grid_options, visit
-from peers.cli.printing import add_json_option, print_json_line
+from peers.cli.printing import add_json_option, print_json_line, stdout_for_results
 from peers.cli.waiting import wait_shown
 from peers.interruptible import lines
 
@@ -111,35 +111,39 @@ def converse(peer: "Peer", top: int = TOP, *, as_json: bool = False) -> bool:
 
     Return whether every line was answered.
     """
-    editing = sys.stdin.isatty() and not as_json
-    with line_editing(COMMANDS) if editing else nullcontext():
-        all_answered = _converse(peer, top, as_json=as_json)
-    if not as_json:
-        print(flush=True)
+    if as_json:
+        with stdout_for_results() as out:
+            return _converse(peer, top, out)
+    with line_editing(COMMANDS) if sys.stdin.isatty() else nullcontext():
+        all_answered = _converse(peer, top)
+    print(flush=True)
     return all_answered
 
 
-def _converse(peer: "Peer", top: int, *, as_json: bool) -> bool:
+def _converse(peer: "Peer", top: int, json: IO[str] | None = None) -> bool:
+    """Answer as people read it, or to ``json``."""
     all_answered = True
-    piped = None if sys.stdin.isatty() and not as_json else lines(sys.stdin)
+    piped = None if sys.stdin.isatty() and json is None else lines(sys.stdin)
     while True:
         try:
-            line = (input(PROMPT) if piped is None else _next(piped, quiet=as_json)).strip()
+            line = (
+                input(PROMPT) if piped is None else _next(piped, quiet=json is not None)
+            ).strip()
         except EOFError:
             return all_answered
         if line == ":quit":
             return all_answered
         try:
             answer = _answer(peer, line)
-            if as_json:
-                print_json_line(answer.as_json(top))
+            if json is not None:
+                print_json_line(answer.as_json(top), json)
             else:
                 answer.show(top)
         except (GridError, TimeoutError) as error:
             all_answered = False
             print(error, file=sys.stderr, flush=True)
-            if as_json:
-                print_json_line({"line": line, "error": str(error)})
+            if json is not None:
+                print_json_line({"line": line, "error": str(error)}, json)
         except KeyboardInterrupt as interrupt:
             all_answered = False
             if type(interrupt) is not KeyboardInterrupt:

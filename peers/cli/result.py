@@ -4,14 +4,17 @@ The name or id is all that is needed: the peers that keep the result give it to 
 """
 
 import argparse
-import sys
-from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 from grid.errors import Misuse, NoResult
 from grid.suggest import did_you_mean
 from peers.cli.options import add_command, add_grid_options, ask, visit
-from peers.cli.printing import add_result_options, check_result_options, print_results
+from peers.cli.printing import (
+    add_result_options,
+    check_result_options,
+    print_results,
+    stdout_for_results,
+)
 from peers.cli.waiting import wait_shown
 
 if TYPE_CHECKING:
@@ -54,15 +57,14 @@ def run(args: argparse.Namespace) -> int:
     check_result_options(args)
     if not args.name:
         raise Misuse("'' is no name; `grid jobs` shows the names there are")
-    with visit(args) as peer:
+    with stdout_for_results() as out, visit(args) as peer:
         transaction = peer.fetch(_meant(peer, args.name), wait=args.wait)
-        with redirect_stdout(sys.stderr):
-            wait_shown(peer, transaction)
+        wait_shown(peer, transaction)
         try:
             results = transaction.items()
         except NoResult as error:
             raise NoResult(f"{error}{_hint(peer, args.name)}") from error
-        print_results(results, args)
+        print_results(results, args, out)
     return 0
 
 

@@ -10,8 +10,7 @@ What user code prints on the workers goes to stderr, so that stdout holds the re
 
 import argparse
 import sys
-from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from grid.errors import Misuse, TransactionFailed
 from grid.job import Job
@@ -24,6 +23,7 @@ from peers.cli.printing import (
     print_json,
     print_results,
     print_skipped,
+    stdout_for_results,
 )
 from peers.cli.waiting import spinning, wait_shown, warn_if_idle
 
@@ -108,17 +108,19 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Submit, wait, print."""
     check_result_options(args)
-    job = with_modules(load_job(args.job), args.ship)
-    if args.on != "grid":
-        run_elsewhere(job, args)
-        return 0
-    with visit(args) as peer:
-        if args.detached:
-            warn_if_idle(peer)
-            _detach(peer, job, args)
+    with stdout_for_results() as out:
+        job = with_modules(load_job(args.job), args.ship)
+        if args.on != "grid":
+            run_elsewhere(job, args, out)
             return 0
-        transaction = _finished(peer, job, args)
-        _print(transaction, args)
+        with visit(args) as peer:
+            if args.detached:
+                warn_if_idle(peer)
+                _detach(peer, job, args, out)
+            else:
+                transaction = _finished(peer, job, args)
+                print_skipped(transaction.skipped)
+                print_results(transaction.items(), args, out)
     return 0
 
 
@@ -134,16 +136,16 @@ def with_modules(job: Job, names: str) -> Job:
     )
 
 
-def _detach(peer: "Peer", job: Job, args: argparse.Namespace) -> None:
+def _detach(peer: "Peer", job: Job, args: argparse.Namespace, out: IO[str]) -> None:
     """Submit, and say only what to ask for later."""
     if args.output is not None or args.limit is not None:
         raise Misuse("--detach prints an id, no results; give --output to `grid result ID`")
-    with redirect_stdout(sys.stderr), spinning("handing it to peers that stay"):
+    with spinning("handing it to peers that stay"):
         transaction = peer.submit(job, **_options(args))
     if args.json:
-        print_json({"id": transaction.id})
+        print_json({"id": transaction.id}, out)
     else:
-        print(transaction.id)
+        print(transaction.id, file=out)
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
@@ -152,24 +154,15 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 
 def _finished(peer: "Peer", job: Job, args: argparse.Namespace) -> "Transaction":
     """Submit and wait for the end, showing progress. Raises what ended the job."""
-    with redirect_stdout(sys.stderr):
-        transaction = peer.submit(job, **_options(args))
-        try:
-            wait_shown(peer, transaction)
-        except KeyboardInterrupt:
-            transaction.cancel()
-            print(f"{args.parser.prog}: cancelled", file=sys.stderr)
-            raise
-        try:
-            transaction.items()  # raises, if it failed
-        except Misuse as error:
-            raise TransactionFailed(str(error)) from error  # by the job: the command was right
+    transaction = peer.submit(job, **_options(args))
+    try:
+        wait_shown(peer, transaction)
+    except KeyboardInterrupt:
+        transaction.cancel()
+        print(f"{args.parser.prog}: cancelled", file=sys.stderr)
+        raise
+    try:
+        transaction.items()  # raises, if it failed
+    except Misuse as error:
+        raise TransactionFailed(str(error)) from error  # by the job: the command was right
     return transaction
-
-
-# ------------------------------------------------------------------------------ results
-
-
-def _print(transaction: "Transaction", args: argparse.Namespace) -> None:
-    print_skipped(transaction.skipped)
-    print_results(transaction.items(), args)

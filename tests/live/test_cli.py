@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import pty
+import re
 import select
 import signal
 import socket
@@ -49,6 +50,18 @@ slow = Job(range(80), slowly, reducefn=total)
 failing = Job(range(10), fails)
 endless = Job(range(4), forever)
 unpicklable = Job(range(4), pairs, reducefn=lambda key, values: threading.Lock())
+"""
+
+NOISY = """
+from peers import Job
+import jobs
+
+def told(results):
+    print("the result function")
+    return results
+
+print("imported")
+job = Job(range(30), jobs.pairs, reducefn=jobs.total, resultfn=told)
 """
 
 ANSWER = {rest: sum(range(rest, 30, 3)) for rest in range(3)}
@@ -206,6 +219,7 @@ def test_what_submit_prints_saves_and_says(jobs: Site) -> None:
     """One peer, and what its users see of each end of a job."""
     peer = up(jobs, "peer")
     results_in_every_form(jobs)
+    stdout_is_for_results_alone(jobs)
     a_failed_job_shows_the_users_traceback(jobs)
     progress_is_shown_on_a_terminal(jobs)
     a_reader_that_leaves_is_no_error(jobs)
@@ -229,6 +243,16 @@ def results_in_every_form(site: Site) -> None:
     assert "and 2 more" in runs[2].err
     assert skipping.count("\n") == 9
     assert "left out because a function raised: 1 (5)" in runs[3].err
+
+
+def stdout_is_for_results_alone(site: Site) -> None:
+    (site.folder / "noisy.py").write_text(NOISY)
+    waited = grid(site, "submit", "noisy:job", "--json")
+    assert dict(json.loads(ends(waited))) == ANSWER
+    assert "imported\n" in waited.err
+    assert "the result function\n" in waited.err
+    detached = grid(site, "submit", "noisy:job", "--detach")
+    assert re.fullmatch(r"[0-9a-f]+\n", ends(detached))
 
 
 def a_failed_job_shows_the_users_traceback(jobs: Site) -> None:
