@@ -27,8 +27,8 @@ def in_order(_range: int, records: list[str]) -> list[str]:
 
 class Measured(Workload):
     about = (
-        "Sort records of text, 8 to 17 letters each, by range partitioning into 256 ranges, each of "
-        "which is read as it comes."
+        "Sort records of text, 8 to 17 letters each, by range partitioning into 256 ranges, each "
+        "of which is read as it comes."
     )
     unit = "thousand records"
     full = 10_000
