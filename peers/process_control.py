@@ -60,13 +60,29 @@ def out_of_memory_kills() -> int:
     return kills
 
 
-def resident_bytes() -> int:
-    """Return how much memory this process uses, 0 where that cannot be asked cheaply."""
-    try:
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - asked often, a Path is slower
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0
+class ResidentBytes:
+    """Called, returns how much memory this process uses, 0 where that cannot be asked cheaply.
+
+    It is asked often: the file is opened once, which takes six times as long as to read it.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._fd = os.open("/proc/self/statm", os.O_RDONLY)
+        except OSError:
+            self._fd = -1
+        self._page_bytes = os.sysconf("SC_PAGE_SIZE")
+
+    def __call__(self) -> int:
+        if self._fd < 0:
+            return 0
+        return int(os.pread(self._fd, 64, 0).split(None, 2)[1]) * self._page_bytes
+
+    def close(self) -> None:
+        """Let go of the file. A second call does nothing."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
 def give_back_memory() -> None:

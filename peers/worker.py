@@ -130,9 +130,10 @@ class Worker:
             pass  # nobody is left to tell
 
     def close(self) -> None:
-        """Let go of channel and page."""
+        """Let go of channel, page and memory."""
         self._channel.close()
         self._page.close()
+        self._memory.close()
 
     def _settle_in(self) -> None:
         os.lseek(self._page.fd, REPORT_START, os.SEEK_SET)

@@ -1,6 +1,7 @@
 """Merging on disk gives what a dict would have held: keys, values, the order of both (P3, P7)."""
 
 import itertools
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ def merged(
 ) -> list[tuple[Any, list[Any]]]:
     """Merge; ``looks`` says after which chunks memory is looked at."""
     limits = Limits(memory_bytes)
-    watch = Memory(limits).watch()
-    with Merger(Functions(), watch, Spool(str(folder), limits.piece_bytes)) as merger:
+    with (
+        closing(Memory(limits)) as memory,
+        Merger(Functions(), memory.watch(), Spool(str(folder), limits.piece_bytes)) as merger,
+    ):
         for chunk, look in zip(chunks, itertools.cycle(looks), strict=False):
             merger.add(open_groups(encode_groups(chunk)))
             if look:
