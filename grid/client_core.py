@@ -138,13 +138,14 @@ from grid.messages import (
 )
 from grid.ownership import Ownership
 from grid.readiness import Readiness
-from grid.settings import Settings
+from grid.settings import ADOPTERS, Settings
 
 ADOPT_AFTER_SECONDS = (0.0, 0.02, 0.1, 0.5, 1.0, 2.0)
 """When to look for a dead neighbour's estate: its connection may close before its lock is free."""
 
-ADOPTERS = 4
-"""About so many of a host look each time: one is enough, and hundreds would stand in line."""
+ADOPT_APART_SECONDS = 0.001
+"""For each neighbour: who has hundreds, and sees them go one after the other, looks at all their
+folders only so often."""
 
 ADOPTED_TOLD_MAX = 100
 """Of how many dead neighbours a join tells: more than die between two servers."""
@@ -187,6 +188,8 @@ class ClientCore:
         self._questions: list[FromClient] = []
         self._server: PeerRef | None = None
         self._adopt_at: list[float] = []
+        self._adopt_chance = 0.0
+        self._adopt_looked = 0.0
         self._neighbours = 0
         """Members of this host that were there before us, when we joined last."""
         self._adopted: dict[str, None] = {}
@@ -359,9 +362,13 @@ class ClientCore:
             *self._questions,
         )
 
-    def _adopt_soon(self, now: float) -> None:
-        """Look for the outputs of a dead neighbour, now and a few times more."""
-        self._adopt_at = [now + seconds for seconds in ADOPT_AFTER_SECONDS]
+    def _adopt_soon(self, now: float, *, chosen: bool = False) -> None:
+        """Look for the outputs of dead neighbours, now and a few times more: surely if the server
+        has chosen us, else as likely as makes a few of a host that look."""
+        chance = 1.0 if chosen else ADOPTERS / max(1, self._neighbours)
+        self._adopt_chance = max(chance, self._adopt_chance if self._adopt_at else 0.0)
+        first = max(now, self._adopt_looked + ADOPT_APART_SECONDS * self._neighbours)
+        self._adopt_at = [first + seconds for seconds in ADOPT_AFTER_SECONDS]
 
     def _on_estate_adopted(self, event: EstateAdopted, now: float) -> None:
         """Keep a dead neighbour's outputs as our own; say so now, and on the next joins."""
@@ -535,7 +542,8 @@ class ClientCore:
                 self._do(election.told(message.reign, election.successors, election.members))
                 self._do([election.role(self._server)])
             case PeerGone():
-                self._adopt_soon(now)
+                self._neighbours = message.neighbours
+                self._adopt_soon(now, chosen=True)
             case Accepted():
                 self.ownership.accepted(message)
             case Rejected():
@@ -655,7 +663,8 @@ class ClientCore:
             return
         if self._adopt_at and now >= self._adopt_at[0]:
             self._adopt_at.pop(0)
-            if self._rng.random() * self._neighbours < ADOPTERS:
+            self._adopt_looked = now
+            if self._rng.random() < self._adopt_chance:
                 self._do([AdoptEstates()])
         self._do(self.election.due(now))
         self._do(self._readiness.due(now))

@@ -582,9 +582,11 @@ class NewReign(Struct, frozen=True, tag=True):
 
 
 class PeerGone(Struct, frozen=True, tag=True):
-    """A member of your host is gone: adopt what it left."""
+    """A member of your host is gone, and you are of the few there that shall adopt what it left."""
 
     peer: Name
+    neighbours: Count = 0
+    """Members of this peer's host that are there besides it."""
 
 
 class Accepted(Struct, frozen=True, tag=True):

@@ -16,6 +16,7 @@ from grid.messages import (
     Successor,
     Vitals,
 )
+from grid.settings import ADOPTERS
 
 SUCCESSORS_MAX = 8
 """Enough that some survive together with a server, few enough to tell everyone."""
@@ -153,3 +154,10 @@ class Roster:
             order += [queue.pop(0) for queue in queues]
             queues = [queue for queue in queues if queue]
         return tuple(order[:SUCCESSORS_MAX])
+
+
+def adopters(neighbours: list[Member]) -> list[Member]:
+    """Who of the members of a host is to adopt what another left: the first, but rather those that
+    stay."""
+    stay_first = sorted(neighbours, key=lambda member: member.departure is not None)
+    return stay_first[:ADOPTERS]

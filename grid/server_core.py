@@ -70,7 +70,7 @@ from grid.messages import (
     TransactionStatus,
     Vitals,
 )
-from grid.roster import Member
+from grid.roster import Member, adopters
 from grid.server_state import ServerState
 from grid.settings import Settings
 from grid.submissions import Submissions
@@ -427,8 +427,9 @@ class ServerCore:
         self.leaving.parted(member, well=well)
         self.dispatcher.part(member, now, well=well)
         self.submissions.part(member, now)
-        for neighbour in self.state.roster.neighbours(member.ref.host):
-            self.state.send(neighbour, PeerGone(member.ref.peer))
+        neighbours = self.state.roster.neighbours(member.ref.host)
+        for adopter in adopters(neighbours):
+            self.state.send(adopter, PeerGone(member.ref.peer, len(neighbours) - 1))
         self._successors_changed()
         self._advance_all()
 

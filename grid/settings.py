@@ -25,6 +25,10 @@ SLOTS_MAX = 1 << 12
 """More tasks at once than any machine has use for."""
 
 
+ADOPTERS = 4
+"""About so many of a host look for what a dead neighbour left: one is enough, and hundreds would
+stand in line."""
+
 KEEP_SECONDS_MAX = 10 * 366 * 86400.0
 
 

@@ -495,7 +495,7 @@ class ClientThread(CoreThread):
                 for peer, _ in estates:
                     self.post(ev.EstateAdopted(peer, ()))
             except SpoolBusy as error:  # the core orders several looks at each dead neighbour's
-                log.warning("cannot take over what dead peers held now: %s", error)
+                log.info("cannot take over what dead peers held now: %s", error)
             finally:
                 self._users.revive()
 

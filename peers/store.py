@@ -66,6 +66,11 @@ _TAG_LOCK_SECONDS = 5.0
 """It is held for milliseconds; whoever holds it longer was stopped, and is not waited for."""
 
 
+_TAG_LOCK_PAUSES = (0.001, 0.05)
+"""Between looks whether it is free, the first and the longest: hundreds of peers may wait, and
+leave the processor to who holds it."""
+
+
 class SpoolBusy(GridError):
     """Another process holds the lock of the spool and does not let go."""
 
@@ -374,6 +379,7 @@ class Store:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             return None
+        pause = _TAG_LOCK_PAUSES[0]
         while not flock(fd):
             if time.monotonic() > deadline:
                 os.close(fd)
@@ -381,7 +387,8 @@ class Store:
                     f"another process holds {path} for more than {_TAG_LOCK_SECONDS:g} seconds; "
                     "is it stopped? Wake or end it, or set GRID_SPOOL to another folder"
                 )
-            time.sleep(0.002)
+            time.sleep(pause)
+            pause = min(2 * pause, _TAG_LOCK_PAUSES[1])
         try:
             if os.path.samestat(path.stat(), os.fstat(fd)):
                 return fd

@@ -153,7 +153,7 @@ def grow(arguments: list[str]) -> int:
             (1_000, 10_000) if quick else (1_000, 10_000, 100_000, 1_000_000),
             1_000 if quick else 100_000,
         ),
-        "peers": lambda: parts.peers((10, 30) if quick else (10, 30, 100, 300)),
+        "peers": lambda: parts.peers((10, 30) if quick else (10, 100, 300, 1_000)),
         "shuffle": lambda: parts.shuffle((200, 1_000) if quick else (1_000, 10_000)),
         "memory": lambda: parts.memory(larger.QUICK if quick else larger.FULL),
     }

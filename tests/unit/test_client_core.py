@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from grid.client_core import ADOPT_AFTER_SECONDS, ClientCore
+from grid.client_core import ADOPT_AFTER_SECONDS, ADOPT_APART_SECONDS, ClientCore
 from grid.effects import (
     AdoptEstates,
     ClientEffect,
@@ -342,6 +342,14 @@ def test_a_neighbours_estate_is_looked_for_now_and_a_few_times_more(desk: Desk) 
     desk.hear(PeerGone("x"))
     looked = [e for e in desk.done + desk.wait(5.0) if isinstance(e, AdoptEstates)]
     assert len(looked) == len(ADOPT_AFTER_SECONDS)
+
+
+def test_among_hundreds_of_neighbours_looks_are_few(desk: Desk) -> None:
+    done: list[ClientEffect] = []
+    for number in range(100):
+        done += desk.hear(PeerGone(f"x{number}", 400)) + desk.wait(0.02)
+    looked = [effect for effect in done if isinstance(effect, AdoptEstates)]
+    assert 4 <= len(looked) <= 2.0 / (400 * ADOPT_APART_SECONDS) + 1
 
 
 def test_an_adopted_estate_is_held_and_announced(desk: Desk) -> None:

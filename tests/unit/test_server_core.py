@@ -29,6 +29,7 @@ from grid.messages import (
     Join,
     Joined,
     Leave,
+    Leaving,
     LedgerEntry,
     LostOutputs,
     NewReign,
@@ -79,6 +80,15 @@ def test_the_neighbours_of_one_that_is_gone_are_told(table: Table) -> None:
     table.join(join("b"))
     table.join(join("c", host="far"))
     assert table.lose("b") == {"a": [PeerGone("b")]}
+
+
+def test_a_few_of_many_neighbours_are_told_and_rather_those_that_stay(table: Table) -> None:
+    for name in "abcdefgh":
+        table.join(join(name))
+    table.hear("a", Leaving())
+    heard = table.lose("h")
+    told = [name for name, said in heard.items() if PeerGone("h", 6) in said]
+    assert told == ["b", "c", "d", "e"]
 
 
 def test_the_silent_are_parted_from_and_the_others_are_not(table: Table) -> None:

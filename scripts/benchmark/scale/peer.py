@@ -6,12 +6,17 @@ closed it leaves. Bytes are counted as they are handed to sockets, before they a
 """
 
 import json
+import os
 import socket
 import ssl
 import sys
 import time
 from contextlib import ExitStack
 from typing import Any
+
+CROWD_NICE = 15
+"""Of many peers in a process: what they compute would be spread over many machines, and must not
+starve those that serve, each of which would have a machine of its own."""
 
 counted = {"sent": 0, "received": 0}
 
@@ -37,6 +42,8 @@ def _count(kind: Any, method: str, what: str) -> None:
 def main() -> None:
     """Join, answer, leave."""
     slots, count = map(int, sys.argv[1:])
+    if count > 1:
+        os.nice(CROWD_NICE)
     count_bytes()
     from peers import Peer  # after the sockets count
 

@@ -77,7 +77,8 @@ class Apart:
 class Site:
     """Processes and peers of one grid. All are gone when the context is left."""
 
-    def __init__(self) -> None:
+    def __init__(self, **variables: str) -> None:
+        self._given = variables
         self._stack = ExitStack()
         self._apart: list[Apart] = []
 
@@ -87,6 +88,7 @@ class Site:
             "GRID_PORT": str(_free_port()),
             "GRID_SPOOL": str(self.folder / "spool"),
             "XDG_CONFIG_HOME": str(self.folder / "config"),
+            **self._given,
         }
         return self
 
@@ -104,8 +106,12 @@ class Site:
         processes.end_descendants()
 
     def start(self, slots: int, count: int = 1) -> Apart:
-        """Start a process of peers, without waiting for it."""
-        process = Apart({**environment(), **self._variables}, slots, count)
+        """Start a process of peers, without waiting for it. Many are a host of their own: they
+        have another spool than the rest."""
+        variables = {**environment(), **self._variables}
+        if count > 1:
+            variables["GRID_SPOOL"] += f"-{len(self._apart)}"
+        process = Apart(variables, slots, count)
         self._apart.append(process)
         return process
 
