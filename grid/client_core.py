@@ -222,15 +222,17 @@ class ClientCore:
             self._adopt_at[0] if self._adopt_at else None,
             self._leave_by,
         )
-        return min(t for t in times if t is not None)
+        return min([t for t in times if t is not None])
 
     def _do(self, effects: Iterable[ClientEffect]) -> None:
         self._effects.extend(effects)
 
     def _say(self, *messages: FromClient) -> None:
         """Tell the server, if there is one; else the next join says what still matters."""
-        if self._server is not None and self.election.link is not None:
-            self._do(Send(self.election.link, message) for message in messages)
+        link = self.election.link
+        if self._server is not None and link is not None:
+            for message in messages:
+                self._effects.append(Send(link, message))
 
     def _act(self, outcome: tuple[list[ClientEffect], list[FromClient]]) -> None:
         """Do what a part has decided, and say what it has to say."""
@@ -643,7 +645,8 @@ class ClientCore:
     # -- time --------------------------------------------------------------------------
 
     def _on_time(self, now: float) -> None:
-        if self.election.phase is Phase.CLOSED:
+        deadline = self.next_deadline()
+        if deadline is None or now < deadline:
             return
         error = self.election.overdue(now)
         if error is not None:
