@@ -197,6 +197,7 @@ class ClientCore:
         self._looks_left = 0
         self._claims_at = 0.0
         self._effects: list[ClientEffect] = []
+        self._deadline: float | None = None
 
     # -- the two entries ---------------------------------------------------------------
 
@@ -206,11 +207,18 @@ class ClientCore:
         self._detector.look(now)
         if self.election.phase is not Phase.CLOSED:
             self._on(event, now)
-            self._on_time(now)
+            self._deadline = self._soonest()
+            if self._deadline is not None and now >= self._deadline:
+                self._on_time(now)
+                self._deadline = self._soonest()
         return self._effects
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is wanted next, in the time of ``now``."""
+        return self._deadline
+
+    def _soonest(self) -> float | None:
+        """When something is due next."""
         if self.election.phase is Phase.CLOSED:
             return None
         times = (
@@ -645,9 +653,6 @@ class ClientCore:
     # -- time --------------------------------------------------------------------------
 
     def _on_time(self, now: float) -> None:
-        deadline = self.next_deadline()
-        if deadline is None or now < deadline:
-            return
         error = self.election.overdue(now)
         if error is not None:
             self._do([GiveUp(error)])

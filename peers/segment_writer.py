@@ -32,6 +32,10 @@ from peers.segment import (
 MEMORY_BYTES_MAX = 64 << 20
 """What a writer holds before it spills. A worker's share of a small machine."""
 
+_BUFFER_BYTES = 64 << 10
+"""What is small is gathered to this much before it is written. Room for more costs the one small
+segment of a small task more than to write it (``peers.worker_channel.RECEIVE_BYTES``)."""
+
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -220,4 +224,4 @@ def _create(path: str) -> BinaryIO:
     except FileExistsError:
         Path(path).unlink()
         fd = os.open(path, flags, 0o600)
-    return os.fdopen(fd, "wb", buffering=1 << 20)
+    return os.fdopen(fd, "wb", buffering=_BUFFER_BYTES)

@@ -294,6 +294,8 @@ def use_paths(code: Code) -> None:
 
     Cheap; call it before each task of a process that serves several records.
     """
+    if tuple(sys.path[: len(code.paths)]) == code.paths:
+        return  # as after the task before; a folder that has gone since is in nobody's way
     here = [path for path in code.paths if os.path.isdir(path)]  # noqa: PTH112 - before every task
     if sys.path[: len(here)] != here:
         sys.path[:] = here + [path for path in sys.path if path not in here]

@@ -13,9 +13,14 @@ from typing import Any
 import msgspec
 
 from grid.errors import ProtocolError
-from peers.worker_channel import Frames, FromHelper, FromWorker, Said, frame
-
-_RECEIVE_BYTES = 256 << 10
+from peers.worker_channel import (
+    RECEIVE_BYTES,
+    Frames,
+    FromHelper,
+    FromWorker,
+    Said,
+    frame,
+)
 
 from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 from_helper: msgspec.msgpack.Decoder[FromHelper] = msgspec.msgpack.Decoder(FromHelper)
@@ -100,7 +105,7 @@ class Link:
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(_RECEIVE_BYTES)
+            data = self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError:
