@@ -200,6 +200,7 @@ class ClientCore:
         self._looks_left = 0
         self._claims_at = 0.0
         self._effects: list[ClientEffect] = []
+        self._deadline: float | None = None
 
     # -- the two entries ---------------------------------------------------------------
 
@@ -209,11 +210,18 @@ class ClientCore:
         self._detector.look(now)
         if self.election.phase is not Phase.CLOSED:
             self._on(event, now)
-            self._on_time(now)
+            self._deadline = self._soonest()
+            if self._deadline is not None and now >= self._deadline:
+                self._on_time(now)
+                self._deadline = self._soonest()
         return self._effects
 
     def next_deadline(self) -> float | None:
         """When ``DeadlineReached`` is wanted next, in the time of ``now``."""
+        return self._deadline
+
+    def _soonest(self) -> float | None:
+        """When something is due next."""
         if self.election.phase is Phase.CLOSED:
             return None
         times = (
@@ -225,15 +233,17 @@ class ClientCore:
             self._adopt_at[0] if self._adopt_at else None,
             self._leave_by,
         )
-        return min(t for t in times if t is not None)
+        return min([t for t in times if t is not None])
 
     def _do(self, effects: Iterable[ClientEffect]) -> None:
         self._effects.extend(effects)
 
     def _say(self, *messages: FromClient) -> None:
         """Tell the server, if there is one; else the next join says what still matters."""
-        if self._server is not None and self.election.link is not None:
-            self._do(Send(self.election.link, message) for message in messages)
+        link = self.election.link
+        if self._server is not None and link is not None:
+            for message in messages:
+                self._effects.append(Send(link, message))
 
     def _act(self, outcome: tuple[list[ClientEffect], list[FromClient]]) -> None:
         """Do what a part has decided, and say what it has to say."""
@@ -651,8 +661,6 @@ class ClientCore:
     # -- time --------------------------------------------------------------------------
 
     def _on_time(self, now: float) -> None:
-        if self.election.phase is Phase.CLOSED:
-            return
         error = self.election.overdue(now)
         if error is not None:
             self._do([GiveUp(error)])

@@ -131,12 +131,12 @@ class Transaction(Struct):
     def phase(self) -> Kind | None:
         """The phase to work on: the one after the last that is done, so that what a finished phase
         has read may be lost without harm. None when there is nothing left to run."""
-        kinds = list(self.plans)
-        for kind in reversed(kinds):
+        after: Kind | None = None
+        for kind in reversed(self.plans):
             if self.plans[kind].done:
-                after = kinds.index(kind) + 1
-                return kinds[after] if after < len(kinds) else None
-        return kinds[0] if kinds else None
+                break
+            after = kind
+        return after
 
     @property
     def complete(self) -> bool:
@@ -146,7 +146,10 @@ class Transaction(Struct):
 
     @property
     def active(self) -> int:
-        return sum(plan.active for plan in self.plans.values()) + len(self.calls_given)
+        attempts = len(self.calls_given)
+        for plan in self.plans.values():
+            attempts += plan.active
+        return attempts
 
     def results(self) -> list[tuple[Holding, tuple[str, ...]]]:
         """The final outputs in order, each with the peers that hold it."""

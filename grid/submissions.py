@@ -569,8 +569,8 @@ class Submissions:
 
 def _no_result(name: str, txn: Transaction | None) -> str:
     """Say why a name has no finished result."""
-    if txn is not None and txn.detached and txn.owners:
-        maps = txn.plans["map"]
+    maps = txn.plans.get("map") if txn is not None else None
+    if txn is not None and txn.detached and txn.owners and maps is not None:
         far = f"{maps.done_count} of {maps.n} items are mapped"
         return f"{name!r} is not finished yet: {far}; `grid result --wait` waits for it"
     if txn is not None and txn.detached:

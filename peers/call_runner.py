@@ -20,7 +20,7 @@ import pickle
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -75,7 +75,7 @@ class Chunked:
         return results, None
 
 
-def run(_key: Any, order: bytes) -> Iterator[tuple[int, bytes]]:
+def run(_key: Any, order: bytes) -> list[tuple[int, bytes]]:
     """Run the calls of one task: the mapfn of its job. Its one value is what ``answer`` opens."""
     executor, initializer, packed, calls = pickle.loads(order)
     home = _home(executor)
@@ -87,10 +87,9 @@ def run(_key: Any, order: bytes) -> Iterator[tuple[int, bytes]]:
         except Killed:
             raise
         except BaseException as error:
-            yield 0, pickle.dumps((_raised(error),), PROTOCOL)
-            return
+            return [(0, pickle.dumps((_raised(error),), PROTOCOL))]
         home.ready = True
-    yield 0, pickle.dumps(_run(thunks), PROTOCOL)
+    return [(0, pickle.dumps(_run(thunks), PROTOCOL))]
 
 
 Thunk = tuple[int, Callable[..., Any], "tuple[Sequence[Any], dict[str, Any]] | Raised"]

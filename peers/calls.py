@@ -35,6 +35,8 @@ CODES_MAX = 256
 _FROM_MAIN = ("__package__", "__name__", "__path__", "__file__")
 """What cloudpickle takes along from the namespace of a function that goes by value."""
 
+_CLOUDPICKLE = "cloudpickle.cloudpickle"
+
 NO_NAMES: frozenset[str] = frozenset()
 
 Stamps = dict[str, tuple[int, int]]
@@ -57,6 +59,8 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if isinstance(obj, FunctionType) and name in ("__main__", None):
             # The source of a module tells what its functions import when they run; this has none.
             self.names.update(modules.imported_by_code(obj.__code__))
+        if name == _CLOUDPICKLE:
+            return NotImplemented  # its own functions go by name, as everything of a module
         return super().reducer_override(obj)
 
 

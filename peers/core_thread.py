@@ -10,6 +10,7 @@ events, never their contents), and this peer's part ends; other peers are not ha
 
 import asyncio
 import logging
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from peers.trace import CoreName, Trace
 log = logging.getLogger(__name__)
 
 JOIN_SECONDS = 5.0
+
+MAIL_AT_ONCE = 100
+"""Read before sockets are looked at again: what comes of one thing, and milliseconds at most."""
 
 STORY_EVENTS = 30
 """How many of the last events a bug report names."""
@@ -41,9 +45,14 @@ class CoreThread:
         self._timer: asyncio.TimerHandle | None = None
         self._mail: deque[tuple[Callable[..., None], tuple[Any, ...]]] = deque()
         self._reading = False
+        # The loop has a pair of its own, but what it does when that is used costs more than a step.
+        self._bell, self._ringer = socket.socketpair()
+        self._bell.setblocking(False)
+        self._ringer.setblocking(False)
+        self.loop.add_reader(self._bell, self._on_bell)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._story: deque[str] = deque(maxlen=STORY_EVENTS)
+        self._story: deque[tuple[type, type]] = deque(maxlen=STORY_EVENTS)
         self._broken = False
 
     # -- for other threads -------------------------------------------------------------
@@ -53,7 +62,7 @@ class CoreThread:
 
     def post(self, event: Any) -> None:
         """Tell the core a fact, from any thread. Nothing happens once the thread has ended."""
-        self.call(self.take, event)
+        self.call(self._take, event)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
         """Run a function on the thread, soon, in the order of the calls. Nothing happens once the
@@ -64,7 +73,7 @@ class CoreThread:
     def leave(self, event: Any) -> None:
         """As ``post``, for an event that can wait: it is read with whatever comes next, or when
         somebody calls ``wake``."""
-        self._mail.append((self.take, (event,)))
+        self._mail.append((self._take, (event,)))
 
     def wake(self) -> None:
         """Have the mail read, from any thread. Waking a loop costs more than most steps: it is done
@@ -76,8 +85,8 @@ class CoreThread:
             if threading.get_ident() == self._thread.ident:
                 self.loop.call_soon(self._read_mail)
             else:
-                self.loop.call_soon_threadsafe(self._read_mail)
-        except RuntimeError:  # the loop is closed: whatever this was about is over
+                self._ringer.send(b"!")
+        except (RuntimeError, OSError):  # the loop is closed: whatever this was about is over
             self._mail.clear()
             self._reading = False
 
@@ -89,23 +98,23 @@ class CoreThread:
 
     def filenos(self) -> list[int]:
         """The open descriptors, for a forked child to close."""
-        return loop_filenos(self.loop)
+        return [*loop_filenos(self.loop), self._bell.fileno(), self._ringer.fileno()]
 
     # -- on the thread -----------------------------------------------------------------
 
     def take(self, event: Any) -> None:
         """Take one step and re-arm the timer."""
+        self._take(event)
+        self._arm()
+
+    def _take(self, event: Any) -> None:
         if self._broken:
             return
-        message = getattr(event, "message", None)
-        kind = type(event).__name__
-        self._story.append(kind if message is None else f"{kind} {type(message).__name__}")
+        self._story.append((type(event), type(getattr(event, "message", None))))
         try:
             self._step(event)
         except Exception as error:
             self._break_down(error)
-        else:
-            self._arm()
 
     def decide(self, name: CoreName, core: Any, event: Any) -> list[Any]:
         """Have a core take in an event; return what it orders."""
@@ -119,7 +128,7 @@ class CoreThread:
         self._broken = True
         bug = Bug(
             f"{self._thread.name} failed: {type(error).__name__}: {error}. It was last told: "
-            f"{', '.join(self._story)}. Please report this with the log."
+            f"{', '.join(map(_told, self._story))}. Please report this with the log."
         )
         log.critical("%s", bug, exc_info=error)
         self._on_bug(bug)
@@ -128,15 +137,23 @@ class CoreThread:
         """Let go of everything; the core is not to be trusted any more."""
         raise NotImplementedError
 
+    def _on_bell(self) -> None:
+        self._bell.recv(1)
+        self._read_mail()
+
     def _read_mail(self) -> None:
-        for _ in range(len(self._mail)):
+        """Read what is there and what comes of it, and only then re-arm the timer."""
+        for _ in range(MAIL_AT_ONCE):
+            if not self._mail:
+                break
             function, args = self._mail.popleft()
             try:
                 function(*args)
             except Exception as error:
                 self.loop.call_exception_handler({"message": "in a call", "exception": error})
+        self._arm()
         self._reading = False
-        if self._mail:  # it came while the other was read; sockets are looked at first
+        if self._mail:  # it came a moment ago, or there is much; sockets are looked at first
             self._reading = True
             self.loop.call_soon(self._read_mail)
 
@@ -155,7 +172,7 @@ class CoreThread:
     def _arm(self) -> None:
         """See to it that the timer fires no later than the next deadline. Deadlines move on with
         almost every step: one that fires too soon costs less than to set it every time."""
-        deadline = self._next_deadline()
+        deadline = None if self._broken else self._next_deadline()
         if self._timer is not None:
             if deadline is not None and self._timer.when() <= deadline:
                 return
@@ -191,3 +208,11 @@ class CoreThread:
             self.loop.run_until_complete(self._shut())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
             self.loop.close()
+            self._bell.close()
+            self._ringer.close()
+
+
+def _told(kinds: tuple[type, type]) -> str:
+    """An event, and the message it brought, for a bug report."""
+    event, message = kinds
+    return event.__name__ if message is type(None) else f"{event.__name__} {message.__name__}"

@@ -337,22 +337,23 @@ def parse(content: bytes) -> tuple[Header, list[tuple[int, list[bytes]]]]:
 
     Raises ``SegmentCorrupt``.
     """
-    header = _header_of(content)
-    start = _PREFIX.size + _header_bytes(content, "the fetched segment")
+    header, start = _header_of(content)
     count = len(header.chunk_bytes)
     return header, _split(header, 0, count, content[start:], "the fetched segment")
 
 
-def _header_of(content: bytes) -> Header:
-    """Return the header of a segment held in memory; its length is checked, its chunks are not.
+def _header_of(content: bytes) -> tuple[Header, int]:
+    """Return the header of a segment held in memory, and where its chunks begin; its length is
+    checked, its chunks are not.
 
     Raises ``SegmentCorrupt``.
     """
     where = "the fetched segment"
     header = _decode_header(content, where)
-    if _PREFIX.size + _header_bytes(content, where) + sum(header.chunk_bytes) != len(content):
+    start = _PREFIX.size + _header_bytes(content, where)
+    if start + sum(header.chunk_bytes) != len(content):
         raise SegmentCorrupt(f"{where} has {len(content)} bytes, which is not what it says")
-    return header
+    return header, start
 
 
 def open_own_file(path: Path | str) -> int:

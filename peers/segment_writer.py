@@ -14,6 +14,7 @@ import errno
 import os
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -30,6 +31,10 @@ from peers.segment import (
 
 MEMORY_BYTES_MAX = 64 << 20
 """What a writer holds before it spills. A worker's share of a small machine."""
+
+_BUFFER_BYTES = 64 << 10
+"""What is small is gathered to this much before it is written. Room for more costs the one small
+segment of a small task more than to write it (``peers.worker_channel.RECEIVE_BYTES``)."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -75,12 +80,12 @@ class SegmentWriter:
         self._output = output
         self._partitions = partitions
         self._memory_bytes_max = memory_bytes_max
-        folder = Path(folder)
-        self._path = folder / segment_name(output)
+        # Strings: to join a ``Path`` takes longer than to write a small segment.
         unsealed, runs = unsealed_names(output)
-        self._unsealed_path = folder / unsealed
+        self._path = f"{folder}/{segment_name(output)}"
+        self._unsealed_path = f"{folder}/{unsealed}"
         self._unsealed = False
-        self._runs_path = folder / runs
+        self._runs_path = f"{folder}/{runs}"
         self._runs: BinaryIO | None = None
         self._runs_bytes = 0
         self._memory_bytes = 0
@@ -135,11 +140,14 @@ class SegmentWriter:
         start = encode_header(header)
         size = len(start) + sum(header.chunk_bytes)
         content = b""
+        pieces: Iterator[bytes] = chain((start,), self._contents(chunks))
         try:
             if size <= content_bytes_max:
-                content = b"".join((start, *self._contents(chunks)))
-            self._write(start, chunks)
-            self._unsealed_path.rename(self._path)
+                content = b"".join(pieces)
+                pieces = iter((content,))
+            self._unsealed = True
+            _write(self._unsealed_path, pieces)
+            os.rename(self._unsealed_path, self._path)  # noqa: PTH104 - see above
         except OSError as error:
             raise self._failed(error) from error
         self._unsealed = False
@@ -155,18 +163,11 @@ class SegmentWriter:
                 runs.close()
             except OSError:
                 pass  # a full disk again; the file goes anyway
-            self._runs_path.unlink(missing_ok=True)
+            Path(self._runs_path).unlink(missing_ok=True)
         self._chunks.clear()
         if self._unsealed:
             self._unsealed = False
-            self._unsealed_path.unlink(missing_ok=True)
-
-    def _write(self, header: bytes, chunks: list[_Chunk]) -> None:
-        self._unsealed = True
-        with _create(self._unsealed_path) as file:
-            file.write(header)
-            for data in self._contents(chunks):
-                file.write(data)
+            Path(self._unsealed_path).unlink(missing_ok=True)
 
     def _contents(self, chunks: list[_Chunk]) -> Iterator[bytes]:
         for chunk in chunks:
@@ -174,11 +175,12 @@ class SegmentWriter:
                 yield chunk.data
             else:
                 assert self._runs is not None
-                yield read_exactly(self._runs.fileno(), chunk.length, chunk.offset, self._runs_path)
+                runs, path = self._runs.fileno(), Path(self._runs_path)
+                yield read_exactly(runs, chunk.length, chunk.offset, path)
 
     def _failed(self, error: OSError) -> GridError | OSError:
         self.abandon()
-        return spool_full(self._path, error) or error
+        return spool_full(Path(self._path), error) or error
 
 
 def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
@@ -188,9 +190,7 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> None:
     """
     unsealed = path.with_name(path.name + UNSEALED)
     try:
-        with _create(unsealed) as file:
-            for piece in pieces:
-                file.write(piece)
+        _write(str(unsealed), pieces)
         unsealed.rename(path)
     except BaseException as error:
         unsealed.unlink(missing_ok=True)
@@ -210,12 +210,18 @@ def spool_full(path: Path, error: OSError) -> SpoolFull | None:
     )
 
 
-def _create(path: Path) -> BinaryIO:
+def _write(path: str, pieces: Iterable[bytes | memoryview]) -> None:
+    with _create(path) as file:
+        for piece in pieces:
+            file.write(piece)
+
+
+def _create(path: str) -> BinaryIO:
     """Open a new file, readable too; one that a dead writer left under this name is replaced."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         fd = os.open(path, flags, 0o600)
     except FileExistsError:
-        path.unlink()
+        Path(path).unlink()
         fd = os.open(path, flags, 0o600)
-    return os.fdopen(fd, "wb", buffering=1 << 20)
+    return os.fdopen(fd, "wb", buffering=_BUFFER_BYTES)

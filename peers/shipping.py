@@ -28,7 +28,7 @@ import msgspec
 from grid.errors import BadJob, GridError, ProtocolError
 from grid.functions import Functions
 from grid.job import Ship
-from grid.pickling import PROTOCOL, names_used, pack, pack_functions
+from grid.pickling import PROTOCOL, is_immutable, names_used, pack, pack_functions
 from peers import modules
 
 _registering = threading.Lock()  # cloudpickle's list of modules to send by value is global
@@ -109,11 +109,16 @@ def pickle_value(value: object, what: str, key: object, shipped: Sequence[str] =
     Raises ``NotPicklable``, calling it ``what`` of ``key``.
     """
     pickled = pack(value, what, key)
-    absent = [name for name in ("__main__", *shipped) if name.encode() in pickled]
-    if absent:
+    absent = any(name.encode() in pickled for name in ("__main__", *shipped))
+    if absent and not _is_plain(value):
         with by_value(shipped):
             pickled = cloudpickle.dumps(value, PROTOCOL)
     return pickled
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is of immutable builtins alone, whose text may have such a name in it."""
+    return all(map(is_immutable, value)) if type(value) is list else is_immutable(value)
 
 
 def _name_of(module: Ship) -> str:
@@ -289,6 +294,8 @@ def use_paths(code: Code) -> None:
 
     Cheap; call it before each task of a process that serves several records.
     """
+    if tuple(sys.path[: len(code.paths)]) == code.paths:
+        return  # as after the task before; a folder that has gone since is in nobody's way
     here = [path for path in code.paths if os.path.isdir(path)]  # noqa: PTH112 - before every task
     if sys.path[: len(here)] != here:
         sys.path[:] = here + [path for path in sys.path if path not in here]

@@ -55,7 +55,7 @@ class Transaction(InterruptibleFuture[dict[Any, Any]]):
         self.id = txn
         self.name = name
         self._cancel = cancel
-        self._progress = Progress()
+        self._shown: ShowProgress | None = None
         self._process = os.getpid()
         self._opening = threading.Lock()
         self._claiming = threading.Lock()
@@ -120,7 +120,20 @@ class Transaction(InterruptibleFuture[dict[Any, Any]]):
     @property
     def progress(self) -> Progress:
         """How far it is, as last heard."""
-        return self._progress
+        shown = self._shown
+        if shown is None:
+            return Progress()
+        return Progress(
+            maps_done=shown.maps_done,
+            maps_total=shown.maps_total,
+            reduces_done=shown.reduces_done,
+            reduces_total=shown.reduces_total,
+            finishing=shown.finishing,
+            term=shown.term,
+            executed_again=shown.again,
+            tasks_this_term=shown.ran,
+            peers=shown.peers,
+        )
 
     @property
     def skipped(self) -> list[Any]:
@@ -177,7 +190,7 @@ class Transaction(InterruptibleFuture[dict[Any, Any]]):
 
     def _so_far(self) -> str:
         """How far it is, in words, for whoever has waited in vain."""
-        return f"{self._progress}; it goes on, wait again for it"
+        return f"{self.progress}; it goes on, wait again for it"
 
     def _ipython_display_(self) -> None:
         """As the value of a notebook's cell: a bar that moves until it has ended."""
@@ -210,17 +223,7 @@ class Transaction(InterruptibleFuture[dict[Any, Any]]):
                 self._results.hold()
 
     def _show(self, shown: ShowProgress) -> None:
-        self._progress = Progress(
-            maps_done=shown.maps_done,
-            maps_total=shown.maps_total,
-            reduces_done=shown.reduces_done,
-            reduces_total=shown.reduces_total,
-            finishing=shown.finishing,
-            term=shown.term,
-            executed_again=shown.again,
-            tasks_this_term=shown.ran,
-            peers=shown.peers,
-        )
+        self._shown = shown
 
     def _resolve(
         self, results: "Results", names: tuple[str, ...] | None, skipped: tuple[int, ...]

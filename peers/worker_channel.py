@@ -32,7 +32,9 @@ CODES_KEPT = 8
 """Jobs whose code a worker keeps. Both ends count alike, so nobody asks who has what."""
 
 _LENGTH = struct.Struct(">I")
-_RECEIVE_BYTES = 256 << 10
+RECEIVE_BYTES = 64 << 10
+"""Read at once. Room of more than 128 KiB the C library has from the system, and gives back, each
+time: that takes ten times as long as to read a small message."""
 
 
 class Limits(Struct, frozen=True):
@@ -314,7 +316,7 @@ class Channel:
         """Return the next message, waiting for it; ``None`` when the peer is gone."""
         while not self._ready:
             try:
-                data = self._sock.recv(_RECEIVE_BYTES)
+                data = self._sock.recv(RECEIVE_BYTES)
             except OSError:
                 return None
             if not data:

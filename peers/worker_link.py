@@ -13,9 +13,14 @@ from typing import Any
 import msgspec
 
 from grid.errors import ProtocolError
-from peers.worker_channel import Frames, FromHelper, FromWorker, Said, frame
-
-_RECEIVE_BYTES = 256 << 10
+from peers.worker_channel import (
+    RECEIVE_BYTES,
+    Frames,
+    FromHelper,
+    FromWorker,
+    Said,
+    frame,
+)
 
 from_worker: msgspec.msgpack.Decoder[FromWorker] = msgspec.msgpack.Decoder(FromWorker)
 from_helper: msgspec.msgpack.Decoder[FromHelper] = msgspec.msgpack.Decoder(FromHelper)
@@ -49,14 +54,14 @@ class Link:
         """Return the descriptor, or -1 once closed."""
         return self._sock.fileno()
 
-    def send(self, message: Said, fds: tuple[int, ...] = ()) -> None:
+    def send(self, *messages: Said, fds: tuple[int, ...] = ()) -> None:
         """Send, now or as soon as there is room. ``fds`` go with small messages only.
 
         A broken stream is no error here: it ends, and ``on_end`` tells.
         """
         if self._sock.fileno() < 0:
             return
-        data = frame(message)
+        data = b"".join(map(frame, messages))
         if fds:
             assert not self._unsent, "descriptors cannot wait"
             try:
@@ -66,7 +71,7 @@ class Link:
             return
         self._unsent.append(memoryview(data))
         if len(self._unsent) == 1:
-            self._writable()
+            self._write()
 
     def close(self) -> None:
         """Close without calling anybody back. A second call does nothing."""
@@ -80,7 +85,8 @@ class Link:
         """Close from any thread, when the loop will not run again."""
         self._sock.close()
 
-    def _writable(self) -> None:
+    def _write(self) -> None:
+        """Write what there is room for; the rest when there is room."""
         try:
             while self._unsent:
                 sent = self._sock.send(self._unsent[0])
@@ -90,14 +96,16 @@ class Link:
                     self._unsent.pop(0)
         except BlockingIOError:
             self._loop.add_writer(self._sock, self._writable)
-            return
         except OSError:
             self._unsent.clear()  # gone; the reader notices and tells
+
+    def _writable(self) -> None:
         self._loop.remove_writer(self._sock)
+        self._write()
 
     def _readable(self) -> None:
         try:
-            data = self._sock.recv(_RECEIVE_BYTES)
+            data = self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError:

@@ -240,8 +240,9 @@ class WorkerPool:
         record = order.task.output.record
         if hand.codes.get(record) is None:
             hand.codes.put(record, True)
-            hand.link.send(Learn(record, order.code))
-        hand.link.send(order.task)
+            hand.link.send(Learn(record, order.code), order.task)
+        else:
+            hand.link.send(order.task)
 
     # ------------------------------------------------------------------ hearing
 

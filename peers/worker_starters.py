@@ -107,7 +107,7 @@ class ProcessStarter:
             raise
         with theirs:
             self._pids[worker] = None
-            control.send(Fork(worker), (theirs.fileno(), page.fd))
+            control.send(Fork(worker), fds=(theirs.fileno(), page.fd))
         return ours, page
 
     def kill(self, worker: int) -> None:

@@ -7,10 +7,14 @@ commit. Who makes a count smaller lowers its bound in the same commit.
 
 import json
 import os
+import sys
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -36,6 +40,8 @@ BOUNDS = {
     "hand-overs between threads of a call": 3,
     "messages of a job": 10.5,
     "writes of a job": 6,
+    # In all threads of a peer that is alone: owner, server, and a worker that is a thread.
+    "Python functions of a call": 1250,
     # In the process of the owner.
     "pickles of a call": 5,
     "pickles of a job": 4,
@@ -125,6 +131,21 @@ def tally(monkeypatch: pytest.MonkeyPatch) -> Tally:
     return Tally(monkeypatch)
 
 
+@pytest.fixture
+def functions() -> Iterator[Counter[int]]:
+    """How many functions written in Python each thread calls, of those begun from now on."""
+    called: Counter[int] = Counter()
+
+    def note(_frame: FrameType, event: str, _what: object) -> None:
+        called[threading.get_ident()] += event == "call"
+
+    threading.setprofile(note)
+    sys.setprofile(note)
+    yield called
+    sys.setprofile(None)
+    threading.setprofile(None)
+
+
 def identity(key: int, value: int) -> list[tuple[int, int]]:
     return [(key, value)]
 
@@ -141,6 +162,18 @@ def test_one_call_after_another(site: Site, tally: Tally) -> None:
         bounded("writes of a call", tally.writes / TIMES, tally)
         bounded("pickles of a call", tally.of("pickle") / TIMES, tally)
         bounded("hand-overs between threads of a call", tally.of("hand-over") / TIMES, tally)
+
+
+@pytest.mark.live
+def test_functions_of_a_call(site: Site, functions: Counter[int]) -> None:
+    """Of the grid and of what it uses, in all threads of a peer that is alone."""
+    with site.here("alone", slots=1, workers="thread").executor() as executor:
+        for number in range(TIMES):
+            executor.submit(pow, number, 2).result(60)
+        functions.clear()
+        for number in range(TIMES):
+            executor.submit(pow, number, 2).result(60)
+        bounded("Python functions of a call", functions.total() / TIMES)
 
 
 def test_calls_in_a_worker(tally: Tally) -> None:

@@ -468,7 +468,7 @@ def code_like(how: Callable[[], Any] | None) -> Callable[[], Any]:
 
 
 def test_last_words_are_told_before_the_death(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_link, "_RECEIVE_BYTES", 64)  # so that the exit is heard earlier
+    monkeypatch.setattr(worker_link, "RECEIVE_BYTES", 64)  # so that the exit is heard earlier
 
     def talkative(key: int, value: int) -> None:
         for number in range(500):

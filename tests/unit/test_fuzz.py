@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from grid import effects as fx
@@ -23,6 +23,7 @@ from grid.messages import (
     Address,
     Announce,
     AskClaims,
+    AskResult,
     AskStatus,
     Assign,
     Beat,
@@ -33,6 +34,7 @@ from grid.messages import (
     Held,
     Holding,
     Join,
+    Keeping,
     LedgerEntry,
     LostOutputs,
     Message,
@@ -66,6 +68,8 @@ from tests.unit.strategies import Chooser, values_of
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "150"))
 """For a long run: ``FUZZ_EXAMPLES=100000 pytest tests/unit/test_fuzz.py --timeout 0``."""
 
+CALLED_AND_KEPT = RecordMeta("", "everywhere", 0, 1, False, keeping=Keeping(0.0, 0.0, 0))
+
 HINTS: Chooser = {name: st.sampled_from(values) for name, values in rigs.HINTS.items()}
 
 
@@ -82,6 +86,7 @@ def said(union: Any) -> st.SearchStrategy[list[Message]]:
 
 @settings(max_examples=EXAMPLES)
 @given(said(FromClient), st.booleans())
+@example([Submit("t", CALLED_AND_KEPT), AskResult("t", "")], True)  # its calls have no maps
 def test_a_server_survives_whatever_a_member_says(messages: list[Message], first: bool) -> None:
     """And the others' job ends, once the broken one is gone."""
     served = Served()
