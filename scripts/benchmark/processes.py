@@ -7,7 +7,6 @@ ended, by its number.
 
 import ctypes
 import os
-import resource
 import signal
 import time
 from pathlib import Path
@@ -82,27 +81,33 @@ def name_of(pid: int) -> str:
 
 
 class Others:
-    """How many cores everybody else used, from now to ``cores``. Exact once all have ended."""
+    """How many cores everybody else used, from now to ``cores``: all processes that are not below
+    this one, with those of theirs that have ended, and the host of this machine."""
 
     def __init__(self) -> None:
         self._at = time.monotonic()
-        self._busy, self._own = _busy_seconds(), _own_seconds()
+        self._used = _used_by_others()
 
     def cores(self) -> float:
         """The average; a hundredth more or less is the kernel's own counting."""
         seconds = time.monotonic() - self._at
-        others = (_busy_seconds() - self._busy) - (_own_seconds() - self._own)
-        return max(0.0, others / seconds)
+        return max(0.0, (_used_by_others() - self._used) / seconds)
 
 
-def _busy_seconds() -> float:
-    """What all processors did; also what the machine's host took from it."""
-    fields = [int(field) for field in Path("/proc/stat").read_text().split("\n")[0].split()[1:]]
-    user, nice, system, _idle, _waiting, *interrupts_and_stolen = fields[:8]
-    return (user + nice + system + sum(interrupts_and_stolen)) / os.sysconf("SC_CLK_TCK")
+def _used_by_others() -> float:
+    """Seconds so far. What is below this process is not asked: some of what rivals start is never
+    waited for by who started it, and then nobody counts what it used."""
+    own = {os.getpid(), *descendants()}
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    ticks = sum(_ticks(pid) for pid in pids if pid not in own)
+    stolen = int(Path("/proc/stat").read_text().split("\n")[0].split()[8])
+    return (ticks + stolen) / os.sysconf("SC_CLK_TCK")
 
 
-def _own_seconds() -> float:
-    """What this process used, and all of its descendants that have ended."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+def _ticks(pid: int) -> int:
+    """What a process used, and those of its children that it has waited for."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return sum(int(field) for field in fields[11:15])

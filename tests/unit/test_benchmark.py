@@ -216,6 +216,26 @@ def test_memory_is_that_of_all_processes_below() -> None:
     assert peak.megabytes > 115
 
 
+SPIN = """
+import sys, time
+while time.process_time() < 0.5:
+    pass
+open(sys.argv[1], "w").close()
+"""
+
+
+def test_what_others_compute_is_counted(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    others, began = processes.Others(), time.monotonic()
+    # Whoever starts it ends, so it is below nobody here, as it is not when others use the machine.
+    orphan = ["sh", "-c", '"$@" &', "sh", sys.executable, "-c", SPIN, str(done)]
+    subprocess.run(orphan, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not done.exists():
+        assert time.monotonic() < began + 60
+        time.sleep(0.01)
+    assert others.cores() * (time.monotonic() - began) > 0.4
+
+
 class processes_of:  # noqa: N801 - reads as a function
     """Python processes that end with the context."""
 
