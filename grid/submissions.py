@@ -171,6 +171,7 @@ class Submissions:
             self._chronicle(txn, None)
         self.deliver(txn)
         self._answer(txn)
+        self._conclude(txn, self._state.now)  # owners may have acknowledged what had to run again
 
     def _chronicle(self, txn: Transaction, failure: Failure | None) -> None:
         """Note its end for those who watch."""

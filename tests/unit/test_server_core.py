@@ -219,6 +219,19 @@ def test_what_cannot_be_fetched_runs_again_and_is_announced_again(table: Table) 
     assert any(isinstance(m, Finished) for m in table.said["a"])
 
 
+def test_what_is_lost_after_its_owner_had_it_ends_when_it_was_run_again(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b", host="far"))
+    table.hear("a", Submit("t", meta(items=1)))
+    ((name, order),) = table.orders()
+    whole = holding(0, meta().partitions, name, kind="reduce", counter=7)
+    table.hear(name, TaskDone(order.attempt, whole, 0.01))
+    lost = LostOutputs("r", ((whole.output, name),))
+    table.hear("a", lost, Acknowledge("t", "r"))
+    assert [order.kind for order in finish(table)] == ["map", "reduce"]
+    assert not list(table.core.state.registry)
+
+
 def test_outputs_of_an_ended_record_are_dropped_and_of_an_unknown_one_kept(table: Table) -> None:
     table.join(join("a"))
     table.hear("a", Submit("t", meta(items=1)))
