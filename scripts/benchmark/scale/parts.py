@@ -182,9 +182,10 @@ def _crowd(site: Site, count: int) -> Row:
     for first in range(0, count, PER_PROCESS):
         site.start(0, min(PER_PROCESS, count - first))
     joined = until(lambda: _members(watch) >= before + count)
-    holds, spent = server.memory_kilobytes(), server.counts()["seconds"]
+    spent = server.counts()["seconds"]
     time.sleep(IDLE_SECONDS)
     busy = server.counts()["seconds"] - spent
+    holds = server.memory_kilobytes()
     term = watch.status(STATUS_SECONDS).term
     server.kill()
     back = until(lambda: _members(watch, term) >= before + count - 1)
