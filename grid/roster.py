@@ -158,6 +158,9 @@ class Roster:
 
 def adopters(neighbours: list[Member]) -> list[Member]:
     """Who of the members of a host is to adopt what another left: the first, but rather those that
-    stay."""
-    stay_first = sorted(neighbours, key=lambda member: member.departure is not None)
-    return stay_first[:ADOPTERS]
+    stay, and rather peers than visitors, who go soon and see no detached work through."""
+
+    def unfit(member: Member) -> tuple[bool, bool]:
+        return member.departure is not None, not member.serves
+
+    return sorted(neighbours, key=unfit)[:ADOPTERS]

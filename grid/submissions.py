@@ -202,6 +202,7 @@ class Submissions:
         self._halt(txn)
         self.deliver(txn)
         self._answer(txn)
+        self._conclude(txn, self._state.now)  # as when it finishes
 
     def deliver(self, txn: Transaction) -> None:
         """Tell every owner that has not been told how it ended. Without a quorum nobody is."""
@@ -335,6 +336,8 @@ class Submissions:
         self._state.send(member, Ended(message.txn, message.record))
         if message.all:
             self.fail(txn, Failure("cancelled", CANCELLED))
+        if registry.get(message.record) is not txn:
+            return  # no owner is left that has not acknowledged
         if not txn.owners and txn.retained_until is None:
             self._leave_ownerless(txn, now)
         else:
@@ -510,7 +513,7 @@ class Submissions:
 
     def part(self, member: Member, now: float) -> None:
         """An owner's peer is gone. It may come back; the last one is waited for, a while."""
-        for txn in self._state.registry:
+        for txn in list(self._state.registry):
             txn.keepers.pop(member.ref.peer, None)
             for asker in [key for key in txn.askers if key[0] == member.ref.peer]:
                 del txn.askers[asker]

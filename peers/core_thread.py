@@ -207,9 +207,9 @@ class CoreThread:
                 self.loop.run_until_complete(gathered)
             self.loop.run_until_complete(self._shut())
             self.loop.run_until_complete(self.loop.shutdown_default_executor())
+            self._ringer.close()  # first: whoever rings for nobody shall notice
             self.loop.close()
             self._bell.close()
-            self._ringer.close()
 
 
 def _told(kinds: tuple[type, type]) -> str:

@@ -46,8 +46,11 @@ def try_lock(folder: Path) -> int | None:
         fd = os.open(folder / LOCK, flags, 0o600)
     except OSError:
         return None
-    if os.fstat(fd).st_uid == os.geteuid() and flock(fd):
-        return fd
+    try:
+        if os.fstat(fd).st_uid == os.geteuid() and flock(fd):
+            return fd
+    except OSError as error:  # a file system without locks, or one that is in trouble
+        logger.warning("cannot lock %s: %s", folder / LOCK, error)
     os.close(fd)
     return None
 

@@ -232,15 +232,25 @@ class Store:
                     taken.append((folder.name, folder))
         estates = []
         for peer, folder in taken:
-            for path in files_in(folder):
-                if not path.name.endswith(SEALED):
-                    path.unlink(missing_ok=True)
-            held = _held(_sealed_files(folder))
-            if not held:
-                self._give_up(folder, remove=True)
+            try:
+                held = self._sift(folder)
+            except OSError as error:
+                logger.warning("leaves the folder %s to others: %s", folder, error)
+                self._give_up(folder, remove=False)
+                continue
             estates.append((peer, held))
             logger.info("adopted the segments of a dead peer peer=%s records=%d", peer, len(held))
         return estates
+
+    def _sift(self, folder: Path) -> list[Held]:
+        """Return what an adopted folder holds; it goes if that is nothing."""
+        for path in files_in(folder):
+            if not path.name.endswith(SEALED):
+                path.unlink(missing_ok=True)
+        held = _held(_sealed_files(folder))
+        if not held:
+            self._give_up(folder, remove=True)
+        return held
 
     def sweep(self) -> int:
         """At start: if no other peer of this tag lives, remove what dead ones left.
@@ -379,16 +389,11 @@ class Store:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             return None
-        pause = _TAG_LOCK_PAUSES[0]
-        while not flock(fd):
-            if time.monotonic() > deadline:
-                os.close(fd)
-                raise SpoolBusy(
-                    f"another process holds {path} for more than {_TAG_LOCK_SECONDS:g} seconds; "
-                    "is it stopped? Wake or end it, or set GRID_SPOOL to another folder"
-                )
-            time.sleep(pause)
-            pause = min(2 * pause, _TAG_LOCK_PAUSES[1])
+        try:
+            self._wait_for_tag_lock(fd, deadline)
+        except BaseException:
+            os.close(fd)
+            raise
         try:
             if os.path.samestat(path.stat(), os.fstat(fd)):
                 return fd
@@ -396,6 +401,18 @@ class Store:
             pass
         unlock(fd)
         return None
+
+    def _wait_for_tag_lock(self, fd: int, deadline: float) -> None:
+        pause = _TAG_LOCK_PAUSES[0]
+        while not flock(fd):
+            if time.monotonic() > deadline:
+                raise SpoolBusy(
+                    f"another process holds {self._tag_folder / _TAG_LOCK} for more than "
+                    f"{_TAG_LOCK_SECONDS:g} seconds; is it stopped? Wake or end it, or set "
+                    "GRID_SPOOL to another folder"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, _TAG_LOCK_PAUSES[1])
 
 
 def _held(paths: Iterable[Path]) -> list[Held]:

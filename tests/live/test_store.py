@@ -1,5 +1,7 @@
 """Folders of segments among the peers of one host: locks, adoption, sweeping, leaving."""
 
+import errno
+import fcntl
 import itertools
 import os
 import signal
@@ -18,6 +20,7 @@ import pytest
 from grid.errors import Misuse
 from grid.messages import Kind, Output
 from peers import store as store_module
+from peers.private_folders import try_lock
 from peers.segment import SegmentCorrupt, SegmentMissing, SegmentSlice, read_partitions
 from peers.segment_writer import SegmentWriter
 from peers.store import SpoolBusy, Store, default_root
@@ -224,6 +227,42 @@ def test_an_empty_estate_is_reported_and_removed(spool: Path) -> None:
     assert survivor.adopt() == [("dead", [])]
     assert not dead.folder.exists()
     survivor.leave()
+
+
+def test_an_estate_that_cannot_be_read_now_is_left_to_a_later_look(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survivor, dead = Store(spool, "tag", "survivor"), Store(spool, "tag", "dead")
+    fill(dead)
+    _abandon_locks(dead)
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_held", _raise(OSError(errno.EIO, "input/output error")))
+        assert survivor.adopt() == []
+    ((peer, held),) = survivor.adopt()
+    assert (peer, len(held)) == ("dead", 1)
+    survivor.leave()
+
+
+def test_a_file_system_without_locks_costs_no_descriptors(
+    spool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    survivor, dead = Store(spool, "tag", "survivor"), Store(spool, "tag", "dead")
+    _abandon_locks(dead)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", _raise(OSError(errno.ENOLCK, "no locks available")))
+        assert try_lock(dead.folder) is None
+        with pytest.raises(OSError, match="no locks"):
+            survivor.adopt()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    survivor.leave()
+
+
+def _raise(error: Exception) -> Callable[..., None]:
+    def raising(*_: object) -> None:
+        raise error
+
+    return raising
 
 
 def test_a_frozen_peer_is_not_adopted(spool: Path) -> None:

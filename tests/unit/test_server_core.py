@@ -91,6 +91,20 @@ def test_a_few_of_many_neighbours_are_told_and_rather_those_that_stay(table: Tab
     assert told == ["b", "c", "d", "e"]
 
 
+def test_visitors_adopt_only_where_too_few_peers_are(table: Table) -> None:
+    for name in "uvw":
+        table.join(structs.replace(join(name), serves=False))
+    for name in "abcd":
+        table.join(join(name))
+    heard = table.lose("d")
+    assert [name for name, said in heard.items() if PeerGone("d", 5) in said] == [
+        "a",
+        "b",
+        "c",
+        "u",
+    ]
+
+
 def test_the_silent_are_parted_from_and_the_others_are_not(table: Table) -> None:
     table.join(join("a"))
     table.join(join("b"))
@@ -195,6 +209,31 @@ def test_a_small_result_goes_to_its_owner_with_the_word_that_it_is_there(
         finish(table)
         (finished,) = [m for m in table.said["a"] if isinstance(m, Finished)]
         assert finished.result == b"", "it was not all: there was a finish"
+
+
+def test_what_is_lost_after_its_owner_had_it_ends_also_if_it_fails_then(table: Table) -> None:
+    table.join(join("a"))
+    table.hear("a", Submit("t", meta(items=1)))
+    ((_, order),) = table.orders()
+    whole = holding(0, meta().partitions, "a", kind="reduce", counter=7)
+    table.hear("a", TaskDone(order.attempt, whole, 0.01))
+    table.hear("a", LostOutputs("r", ((whole.output, "a"),)), Acknowledge("t", "r"))
+    ((_, again),) = table.orders()
+    table.hear("a", TaskFailed(again.attempt, Failure("raised", "division by zero")))
+    assert not list(table.core.state.registry)
+
+
+def test_a_failed_name_ends_with_the_last_owner_that_has_not_heard_of_it(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", named("of a", "r"))
+    ((worker, order),) = table.orders()
+    table.hear("b", named("of b", "r"))
+    table.hear(worker, TaskFailed(order.attempt, Failure("raised", "division by zero")))
+    table.hear("a", Acknowledge("of a", "r"))
+    assert list(table.core.state.registry), "b has not acknowledged"
+    table.lose("b")
+    assert not list(table.core.state.registry)
 
 
 def test_the_result_of_a_name_is_fetched_so_that_its_owner_has_a_copy(table: Table) -> None:
