@@ -48,8 +48,6 @@ _BACKLOG = 1024  # knocks the kernel keeps while the doorman is busy; the system
 _KNOCKS_PER_TICK = 16
 _REST_SECONDS = 0.2  # after running out of descriptors
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-_CROWD = 50  # handshakes whose memory is worth to be given back ...
-_TIDY_SECONDS = 2.0  # ... when as many no longer come within this time
 _BIND_ATTEMPTS = 8  # for an OS-chosen port that must be free on several addresses
 
 log = logging.getLogger(__name__)
@@ -114,8 +112,6 @@ class Doorman:
         self._pending: dict[asyncio.Task[bool], tuple[ssl.SSLSocket, float]] = {}
         """Who is being greeted, in the order of coming, and since when."""
         self._full = False
-        self._greeted = 0
-        """Since memory was given back."""
         self._listens_again: asyncio.TimerHandle | None = None
         self._brought: deque[socket.socket] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -278,23 +274,9 @@ class Doorman:
         self._pending.pop(task, None)
         if task.cancelled() or not task.result():
             hang_up(tls)
-        self._greeted += 1
-        if self._greeted == _CROWD:
-            self.loop.call_later(_TIDY_SECONDS, self._tidy_up, _CROWD)
         if self._full:
             self._full = False
             self._listen_later(0)
-
-    def _tidy_up(self, greeted_before: int) -> None:
-        """When a crowd has come in, give back the memory that its handshakes took: twice what its
-        connections keep."""
-        if self._greeted - greeted_before >= _CROWD:
-            self.loop.call_later(_TIDY_SECONDS, self._tidy_up, self._greeted)
-            return
-        self._greeted = 0
-        from peers.process_control import give_back_memory  # a peer alone needs no ctypes
-
-        give_back_memory()
 
     async def _receive(self, tls: ssl.SSLSocket) -> bool:
         """Greet one that knocked. True if it was handed over."""

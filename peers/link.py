@@ -21,7 +21,6 @@ import logging
 import socket
 import ssl
 import traceback
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,7 +31,7 @@ from grid.messages import PATIENCE_SECONDS, PATIENT, Address, Hello, Message, We
 UNSENT_BYTES_MAX = 64 * 2**20
 """What may wait for a remote that does not read: minutes of messages, seconds of data."""
 
-_WRITE_BYTES = 64 * 2**10  # small frames are encrypted together, up to this much at once
+_WRITE_BYTES = 64 * 2**10  # frames are encrypted together, up to this much at once
 _READ_BYTES = 16 * 2**10  # the most that one TLS record holds
 _READS_PER_TICK = 16  # then other links have their turn
 _MESSAGES_PER_TICK = 256  # so that a burst never keeps the loop from its timers
@@ -102,8 +101,7 @@ class Link:
         self._on_closed = on_closed
         self._end_reason = ""  # why no more will come, known before the last message is delivered
         self._backlog = False  # messages wait in the decoder: deliver them before reading more
-        self._unsent: deque[bytes] = deque()
-        self._unsent_bytes = 0
+        self._unsent = bytearray()
         self._writing = b""  # TLS wants exactly these bytes again after "would block"
         self._flush_due = False
         self._patience: asyncio.TimerHandle | None = None
@@ -119,7 +117,7 @@ class Link:
     @property
     def unsent_bytes(self) -> int:
         """Bytes of frames that the kernel has not taken yet."""
-        return self._unsent_bytes
+        return len(self._unsent) + len(self._writing)
 
     def filenos(self) -> list[int]:
         """The open descriptors, for a forked child to close."""
@@ -134,13 +132,11 @@ class Link:
         """
         if self.closed or self._end_reason:
             return
-        frame = encode(message)
-        self._unsent.append(frame)
-        self._unsent_bytes += len(frame)
+        self._unsent += encode(message)
         if not self._flush_due and not self._awaits_room:
             self._see_off(message)
-        if self._unsent_bytes > UNSENT_BYTES_MAX:
-            reason = f"does not read: {self._unsent_bytes} bytes wait for it"
+        if self.unsent_bytes > UNSENT_BYTES_MAX:
+            reason = f"does not read: {self.unsent_bytes} bytes wait for it"
             self._loop.call_soon(self._end, reason)
 
     def _see_off(self, message: Message) -> None:
@@ -194,15 +190,11 @@ class Link:
             self._writing = chunk
             sent = self._sock.send(chunk)
             self._writing = chunk[sent:]
-            self._unsent_bytes -= sent
 
     def _next_chunk(self) -> bytes:
-        frames: list[bytes] = []
-        size = 0
-        while self._unsent and (not frames or size + len(self._unsent[0]) <= _WRITE_BYTES):
-            frames.append(self._unsent.popleft())
-            size += len(frames[-1])
-        return frames[0] if len(frames) == 1 else b"".join(frames)
+        chunk = bytes(self._unsent[:_WRITE_BYTES])
+        del self._unsent[:_WRITE_BYTES]
+        return chunk
 
     def _await_room(self, awaits: bool) -> None:
         if awaits == self._awaits_room:
@@ -274,7 +266,6 @@ class Link:
         if self._patience is not None:
             self._patience.cancel()
         self._unsent.clear()
-        self._unsent_bytes = 0
         self._writing = b""
         self.connection.close()
 

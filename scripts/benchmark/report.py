@@ -96,11 +96,15 @@ def section(result: Result) -> str:
         table(headings, rows) if rows else "",
         "\n".join(map(wrapped, _remarks(result))),
         wrapped(
-            f"{result.counted} runs each after one to warm up; {result.machine['date']}, commit "
+            f"{_runs(result.counted)} each after one to warm up; {result.machine['date']}, commit "
             f"{result.machine['commit']}: `{result.command}`"
         ),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _is_known(result: Result, figure: Figure) -> bool:

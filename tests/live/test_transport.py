@@ -21,9 +21,7 @@ import pytest
 
 from grid.framing import encode
 from grid.messages import PROTOCOL, Address, Beat, Hello, Message, Printed, Refusal, Reign, Welcome
-from peers import doorman as doorman_module
 from peers import link as link_module
-from peers import process_control
 from peers.doorman import Doorman, PortTaken, bind
 from peers.link import Connection, Link, open_filenos
 from peers.security import Security, secure
@@ -529,28 +527,6 @@ def test_a_crowd_does_not_push_itself_out(host: Security, guest: Security) -> No
             for connection in came:
                 connection.close()
             await _eventually(lambda: len(house.links) == 60)
-
-    asyncio.run(scenario())
-
-
-def test_what_a_crowd_took_is_given_back_when_it_is_in(
-    host: Security, guest: Security, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def scenario() -> None:
-        with _House(host) as house:
-            given_back: list[int] = []
-            monkeypatch.setattr(doorman_module, "_CROWD", 8)
-            monkeypatch.setattr(doorman_module, "_TIDY_SECONDS", 0.5)
-            monkeypatch.setattr(
-                process_control, "give_back_memory", lambda: given_back.append(len(house.hellos))
-            )
-            hello = _hello(guest, house.address)
-            dials = (dial(house.address, guest, hello, 20) for _ in range(20))
-            for connection in await asyncio.gather(*dials):
-                connection.close()
-            await _eventually(lambda: bool(given_back))
-            assert given_back[0] >= 8, "fewer are no crowd"
-            await _eventually(lambda: len(house.links) == 20)
 
     asyncio.run(scenario())
 
