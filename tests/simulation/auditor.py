@@ -14,6 +14,7 @@ from grid.ownership import NOT_KNOWN
 from grid.run_queue import runs
 from grid.server_core import ServerCore
 from grid.submissions import CANCELLED
+from tests.simulation.flaws import Flaws
 from tests.simulation.ledger import Ledger
 from tests.simulation.work import oracle
 from tests.simulation.world import Content, World
@@ -70,6 +71,7 @@ class Auditor:
         """Whether nothing but deaths befell one host: then no output was lost, for its neighbours
         have adopted it."""
         self.detached = Ledger(world)
+        self.flaws = Flaws()
         self.gentle = True
         """Whether nobody went but by leaving well: then no output was lost, on any host."""
         self._metas: dict[str, RecordMeta] = {}
@@ -133,7 +135,8 @@ class Auditor:
         case = self.cases[effect.txn]
         self._outcome(case, "delivered")
         case.record = effect.meta.record
-        self.detached.told(process.name, effect.meta, "delivered")
+        self.detached.told(process.name, effect.meta.record, "delivered")
+        self._check_no_flaw(case, effect)
         self._check_one_record(case)
         if effect.meta.shape == "everywhere":
             self._check_everywhere(case, effect)
@@ -153,6 +156,12 @@ class Auditor:
                 result[key] = values
         if result != oracle(effect.meta.items):
             self.world.violation(f"P3 {effect.txn}: {result} is not the sequential answer")
+
+    def _check_no_flaw(self, case: Case, effect: Deliver) -> None:
+        """P3: what raises for good has no result; unless it is of a call that nobody ran."""
+        nobody = effect.meta.shape == "everywhere" and not effect.holdings
+        if "delivered" not in self.flaws.ends(effect.meta.record) and not nobody:
+            self.world.violation(f"P3 {case.txn}: {effect.meta.record} raises, and has a result")
 
     def _check_everywhere(self, case: Case, effect: Deliver) -> None:
         """Who was a member before, and has not left, has run it; unless the server is a newcomer
@@ -184,13 +193,27 @@ class Auditor:
         self.world.note(process.name, f"hears that {txn} failed: {failure.message}")
         case = self.cases[txn]
         self._outcome(case, failure.kind)
+        if failure.kind == "raised":
+            self._check_raised(case, failure.function)
+            return
         if failure.message == CANCELLED:  # and not because the user, or the peer, withdrew
-            self.detached.told_failed(process.name, case.wanted)
+            self.detached.told(process.name, case.wanted, "cancelled")
         if case.asked and failure.kind != "cancelled":
             return  # there is no such result, or not yet, or not any more
         known = case.withdrawn or case.overtakes or process.closing
         if failure.kind != "cancelled" or not known:
             self.world.violation(f"P2 {txn} of {process.name}: {failure.message}")
+
+    def _check_raised(self, case: Case, record: str) -> None:
+        """P3: only who wanted this record hears that its code raised, and only if it did so more
+        often than it may. P2: whatever is retried often enough has a result."""
+        self.detached.told(case.process.name, record, "raised")
+        names = [c.name for c in self.cases.values() if c.meta.record == record and c.name]
+        mine = record in (case.meta.record, case.wanted)
+        if not mine and case.name not in names and case.wanted not in names:
+            self.world.violation(f"P3 {case.txn} hears that {record} raised, another's work")
+        if "raised" not in self.flaws.ends(record) or not self.flaws.may_have_failed(record):
+            self.world.violation(f"P2 {case.txn}: {record} is given up, though it may be retried")
 
     def _outcome(self, case: Case, outcome: str) -> None:
         if case.outcomes:

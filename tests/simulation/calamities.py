@@ -201,7 +201,7 @@ class Calamities:
             speculate=self._rng.random() < 0.5,
             keeping=Keeping(self._keeps.seconds, 0.0, self._keeps.copies),
         )
-        process.submit_detached(meta)
+        process.submit_detached(self._scenario.auditor.flaws.afflict(meta))
         return process
 
     def _submitter_leaves(self) -> None:

@@ -78,21 +78,17 @@ class Ledger:
             promise.first_end = self.world.now
         self.world.note(process.name, f"has the end of {end.meta.record} on disk")
 
-    def told(self, who: str, meta: RecordMeta, outcome: str) -> None:
+    def told(self, who: str, record: str, outcome: str) -> None:
         """P3: a user hears of an end when it is on disk; and never of two different ones, but where
         it was cancelled in one half of a grid, or ended anew because disks were lost."""
-        promise = self.promises.get(meta.record)
+        promise = self.promises.get(record)
         if promise is None:
             return
         if promise.first_end is None:
-            self.world.violation(f"P3 {who} hears that {meta.record} is {outcome}: not on disk")
+            self.world.violation(f"P3 {who} hears that {record} is {outcome}: not on disk")
         promise.told[outcome] = None
         if len(promise.told) > 1 and len(self.world.hosts) == 1 and not self.disks_lost:
-            self.world.violation(f"P3 {meta.record} has ended in two ways: {list(promise.told)}")
-
-    def told_failed(self, who: str, record: str) -> None:
-        if record in self.promises:
-            self.told(who, self.promises[record].meta, "failed")
+            self.world.violation(f"P3 {record} has ended in two ways: {list(promise.told)}")
 
     def looked(
         self,
@@ -143,9 +139,11 @@ class Ledger:
             if since is None or not keeps or not other.awake or other.disturbed:
                 continue
             earlier = [reign for reign in process.reigns if reign != core.state.reign]
-            joined = other.reigns.get(earlier[-1]) if earlier else other.joined_at
-            before = joined is not None and joined < began and since < began
             here = other.client.election.reign == core.state.reign
+            elsewhere = other.client.election.joined and not here  # of whom no newcomer knows
+            first = None if elsewhere else other.joined_at
+            joined = other.reigns.get(earlier[-1]) if earlier else first
+            before = joined is not None and joined < began and since < began
             now = self.world.now
             meanwhile = here and max(since, began) + process.settings.silence_seconds < now - 1
             if before or meanwhile:

@@ -83,6 +83,20 @@ MIXES: dict[str, dict[str, int]] = {
     },
 }
 
+SUDDEN = (
+    "kill_server",
+    "kill_between",
+    "kill",
+    "kill_owner",
+    "freeze_server",
+    "freeze",
+    "freeze_owner",
+    "break",
+    "cut",
+    "halve",
+)
+"""What can come between two messages, to those who say them."""
+
 ROLL_SECONDS = 0.1
 """How often a caretaker looks whether a peer has left, and may start the next."""
 
@@ -138,6 +152,26 @@ class Misfortunes:
                 self._scenario.submit(self._anyone(), self._name())
                 pause = min(pause, self._scenario.work_seconds / 2 + 0.005)
         self._next(pause)
+
+    def strike_suddenly(self, record: str) -> None:
+        """Let one of those that are left come now, if this mix has any that may; most often to an
+        owner of this record."""
+        kinds = [kind for kind in SUDDEN if kind in self._mix]
+        if self._left <= 0 or not kinds or not self._living():
+            return
+        self._left -= 1
+        kind = self._rng.choice(kinds)
+        cases = self._scenario.auditor.cases.values()
+        names = [c.name or c.txn for c in cases if c.meta.record == record]
+        owners = [c.process for c in cases if (c.name or c.txn) in names and c.process.awake]
+        if kind in ("kill", "kill_owner") and owners:
+            self._kill_one(self._rng.choice(owners))
+        elif kind in ("freeze", "freeze_owner") and owners:
+            self._freeze_one(self._rng.choice(owners))
+        elif kind == "break" and owners:
+            self._rng.choice(owners).break_links()
+        else:
+            getattr(self, f"_{kind}")()
 
     def _name(self) -> str:
         named = self._scenario.shape.named and self._rng.random() < 0.3

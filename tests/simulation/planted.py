@@ -1,8 +1,8 @@
 """Faults to plant in the cores, one at a time, to see that the simulator notices each.
 
 Every fault is one method replaced by a wrong one: small mistakes that a change could well make.
-``FAULTS`` are noticed by random grids, ``LOSING`` ones by those with detached work, ``SPLITTING``
-ones by the scene that is made for them.
+``FAULTS`` are noticed by random grids, ``LOSING`` ones by those with detached work, ``RAISING``
+ones by those in which user code raises, ``SPLITTING`` ones by the scene that is made for them.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from grid import keeping, registry, rivals
+from grid import keeping, registry, rivals, submissions
 from grid.attempts import Attempts
 from grid.client_core import ClientCore
 from grid.copies import Copies
 from grid.dispatcher import Dispatcher
-from grid.effects import ClientEffect, Deliver, FetchResult, Probe
+from grid.effects import ClientEffect, Deliver, FetchResult, Probe, Reject
 from grid.election import Election
 from grid.events import EstateAdopted, ReignBegan
 from grid.failure_detector import FailureDetector
@@ -287,6 +287,78 @@ LOSING: dict[str, Fault] = {
 }
 
 
+def end_while_walking(right: Any) -> Wrong:
+    def part(self: Submissions, member: Any, now: float) -> None:
+        with patch.object(submissions, "list", iter, create=True):  # where it copies the registry
+            right(self, member, now)
+
+    return part
+
+
+def tell_no_user(right: Any) -> Wrong:
+    def failed(self: Ownership, message: Any) -> Any:
+        effects, messages = right(self, message)
+        return [e for e in effects if not isinstance(e, Reject)], messages
+
+    return failed
+
+
+def tell_the_user_twice(right: Any) -> Wrong:
+    def failed(self: Ownership, message: Any) -> Any:
+        effects, messages = right(self, message)
+        return [*effects, *(e for e in effects if isinstance(e, Reject))], messages
+
+    return failed
+
+
+def acknowledge_no_failure(right: Any) -> Wrong:
+    return lambda self, message: (right(self, message)[0], [])
+
+
+def acknowledge_unkept_failures(right: Any) -> Wrong:
+    def failed(self: Ownership, message: Any) -> Any:
+        effects, messages = right(self, message)
+        kept = [self._owned[e.txn] for e in effects if isinstance(e, FetchResult)]
+        for owned in kept:
+            messages += self._part(owned, Acknowledge(owned.txn, owned.meta.record))
+        return ([] if kept else effects), messages
+
+    return failed
+
+
+def retry_for_ever(right: Any) -> Wrong:
+    def failed(self: Dispatcher, member: Any, message: Any) -> Any:
+        ended = right(self, member, message)
+        return None if message.failure.kind == "raised" else ended
+
+    return failed
+
+
+def retry_never(right: Any) -> Wrong:
+    def failed(self: Dispatcher, member: Any, message: Any) -> Any:
+        txn = self._state.registry.get(member.assigned.get(message.attempt, ""))
+        ended = right(self, member, message)
+        raised = txn is not None and message.failure.kind == "raised"
+        return (txn, message.failure) if raised else ended
+
+    return failed
+
+
+RAISING: dict[str, Fault] = {
+    "a transaction ends while the registry is walked": Fault(
+        57, Submissions, "part", end_while_walking
+    ),
+    "a user does not hear of a failure": Fault(4, Ownership, "failed", tell_no_user),
+    "a user hears of a failure twice": Fault(4, Ownership, "failed", tell_the_user_twice),
+    "a failure is not acknowledged": Fault(4, Ownership, "failed", acknowledge_no_failure),
+    "a keeper acknowledges a failure that is not on disk": Fault(
+        6, Ownership, "failed", acknowledge_unkept_failures
+    ),
+    "what raises is retried for ever": Fault(4, Dispatcher, "failed", retry_for_ever),
+    "what raises is never retried": Fault(8, Dispatcher, "failed", retry_never),
+}
+
+
 def believe_everyone(right: Any) -> Wrong:
     def vouch(self: Search, voucher: Any, welcome: Any, seen: Any, fresh_seconds: float) -> Any:
         return right(self, voucher, welcome, seen, float("inf"))
@@ -362,7 +434,7 @@ SPLITTING = {
 @contextmanager
 def planted(name: str) -> Iterator[None]:
     """Make the cores wrong in this one way."""
-    fault = FAULTS.get(name) or LOSING.get(name) or SPLITTING[name]
+    fault = FAULTS.get(name) or LOSING.get(name) or RAISING.get(name) or SPLITTING[name]
     wrong = fault.make(getattr(fault.owner, fault.method))
     with patch.object(fault.owner, fault.method, wrong):
         yield

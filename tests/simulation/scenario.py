@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from grid.messages import Address, RecordMeta
 from grid.settings import Settings
+from tests.simulation import flaws
 from tests.simulation.auditor import Auditor
 from tests.simulation.calamities import SHARE, Calamities, draw_keeps
 from tests.simulation.misfortunes import MIXES, Misfortunes
@@ -80,9 +81,15 @@ def draw_quorum(seed: int, hosts: int) -> int:
 
 class Scenario:
     """A grid on one to four hosts, and what befalls it. ``shape`` overrides what is drawn; of the
-    grids of all seeds ``share`` have detached work."""
+    grids of all seeds ``share`` have detached work, and ``raising`` user code that raises."""
 
-    def __init__(self, seed: int, shape: Shape | None = None, share: float = SHARE) -> None:
+    def __init__(
+        self,
+        seed: int,
+        shape: Shape | None = None,
+        share: float = SHARE,
+        raising: float = flaws.SHARE,
+    ) -> None:
         self.world = World(seed)
         self.auditor = Auditor(self.world)
         self.verdict = Verdict(self.auditor)
@@ -103,6 +110,8 @@ class Scenario:
             **(self.keeps.settings() if self.keeps else {}),
         )
         self.misfortunes = Misfortunes(self, self.rng)
+        if shape is None:
+            self.auditor.flaws.draw(seed, raising, self._strike_after)
         self.calamities = Calamities(self, self.keeps, seed) if self.keeps else None
         self._jobs = 0
         self._wishes = 0
@@ -138,7 +147,15 @@ class Scenario:
             attempts_max=1000,
             speculate=self.rng.random() < 0.5,
         )
+        meta = self.auditor.flaws.afflict(meta)
+        shared = self.auditor.flaws.shared(meta.record) if meta.shape == "mapreduce" else None
+        if shared is not None:
+            name = name or f"shared{self._jobs}"
+            self.world.at(shared, lambda: self._submit_somewhere(name))
         process.submit(f"t{self._jobs}", meta, name, {"keys": "same"})
+
+    def _strike_after(self, record: str, seconds: float) -> None:
+        self.world.at(seconds, lambda: self.misfortunes.strike_suddenly(record))
 
     def next_txn(self) -> str:
         """Name what is wanted without a submission."""

@@ -143,7 +143,12 @@ class Workshop:
             failure = Failure("died", "worker killed", item=assign.start)
             self.process.tell(ev.TaskBroke(assign.attempt, failure))
             return
-        whole = assign.whole and output.counter % 2  # sometimes it fits into memory
+        whole = assign.whole and output.counter % 2 == 1  # sometimes it fits into memory
+        raised = self.auditor.flaws.failure(assign, whole=whole)
+        if raised is not None:
+            self.world.note(self.process.name, raised.message)
+            self.process.tell(ev.TaskBroke(assign.attempt, raised))
+            return
         if whole:
             partitions = self.auditor.partitions(assign.record)
             output = structs.replace(output, kind="reduce", start=0, stop=partitions)
