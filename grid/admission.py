@@ -27,6 +27,7 @@ from grid.messages import (
     NewReign,
     Reign,
     Retain,
+    Submit,
     TakeOver,
     TaskDone,
 )
@@ -51,6 +52,8 @@ def wrong_with_said(message: Message, peer: str, reign: Reign) -> str:
             return _wrong_held(message.held)
         case TaskDone() if message.holding.output.producer != peer:
             return "it sealed an output in another peer's name"
+        case Submit() if message.meta.shape == "everywhere" and message.meta.keeping is not None:
+            return f"it wants {message.meta.record[:8]} kept on disk, which calls every member"
         case _:
             return ""
 

@@ -300,6 +300,8 @@ class Dispatcher:
         for output in outputs:
             txn = self._state.registry.get(output.record)
             plan = txn.plans.get(output.kind) if txn else None
+            if txn is not None and output.kind == "call":
+                self._lose_call(txn, output)
             if txn is None or plan is None or not plan.has(output.start, output.stop):
                 continue
             for peer in plan.holders(output):
@@ -309,6 +311,14 @@ class Dispatcher:
                 short[output.record] = txn
         for txn in short.values():
             self._recount(txn)
+
+    @staticmethod
+    def _lose_call(txn: Transaction, output: Output) -> None:
+        """The value of a call is gone: its member is to be called again."""
+        held = txn.calls.get(output.producer)
+        if held is not None and held.output == output:
+            txn.calls[output.producer] = None
+            txn.unsay("call", 0, 1, output.producer)
 
     def _recount(self, txn: Transaction) -> None:
         """After a loss: what someone holds and was needless until now, counts."""

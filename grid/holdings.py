@@ -5,6 +5,8 @@ it happen (P4). Nothing is dropped because a server does not know it: unclaimed 
 after a long time without any claim, which is this peer's own clock and nobody's order.
 """
 
+from itertools import zip_longest
+
 from msgspec import Struct, field, structs
 
 from grid.messages import Held, Holding, Kind, Output, RecordMeta, Remembered
@@ -19,9 +21,9 @@ class _Kept(Struct):
 
 
 def summed(rows: list[tuple[int, ...]]) -> tuple[int, ...]:
-    """Add sizes by partition; an empty row counts as zeros."""
-    rows = [row for row in rows if row]
-    return tuple(map(sum, zip(*rows, strict=True))) if rows else ()
+    """Add sizes by partition; what a row lacks counts as zeros. (What others gave may be of any
+    length.)"""
+    return tuple(map(sum, zip_longest(*rows, fillvalue=0)))
 
 
 class Holdings:

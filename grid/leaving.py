@@ -82,7 +82,7 @@ class LeavingMembers:
         if held.sizes:
             txn.note_sizes(member.ref.peer, held.sizes)
         for holding in taken:
-            del self._asked[holding.output]
+            self._asked.pop(holding.output, None)  # a broken member may name one twice
             for leaver, departure in self._leavers.values():
                 if holding.output in leaver.held.get(held.record, {}):
                     departure.passed_on += holding.bytes

@@ -337,8 +337,11 @@ class Ownership:
             return [], []
         if owned.kept:
             return self._keep_failure(owned, message.failure), []
-        parting = self._part(owned, Acknowledge(message.txn, owned.meta.record))
-        return [Reject(message.txn, message.failure)], parting
+        said = self._part(owned, Acknowledge(message.txn, owned.meta.record))
+        if said and message.record != owned.meta.record:
+            # The finished record of our name was lost, and failed when it was run again.
+            said = [Acknowledge(message.txn, message.record), *said]
+        return [Reject(message.txn, message.failure)], said
 
     @staticmethod
     def _keep_failure(owned: Owned, failure: Failure) -> list[ClientEffect]:

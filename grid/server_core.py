@@ -245,9 +245,7 @@ class ServerCore:
                 if failed is not None:
                     self.submissions.fail(*failed)
             case TaskReturned():
-                unrunnable = self.dispatcher.returned(member, message, now)
-                if unrunnable is not None:
-                    self.submissions.fail(*unrunnable)
+                self._on_task_returned(member, message, now)
                 self.leaving.ended(member, message)
             case Announce():
                 self._on_announce(member, message, now)
@@ -386,6 +384,15 @@ class ServerCore:
         elif self.state.registry.ended(record):
             member.drop(record, ())
             self.state.send(member, Drop(record))
+
+    def _on_task_returned(self, member: Member, message: TaskReturned, now: float) -> None:
+        """A call that its member cannot run may have been the last that was waited for."""
+        txn = self.state.registry.get(member.assigned.get(message.attempt, ""))
+        unrunnable = self.dispatcher.returned(member, message, now)
+        if unrunnable is not None:
+            self.submissions.fail(*unrunnable)
+        elif txn is not None:
+            self.submissions.advance(txn)
 
     def _note_failover(self, ran_at: float) -> None:
         """The first task that this server gave has run: the grid is over the loss."""

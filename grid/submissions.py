@@ -380,13 +380,17 @@ class Submissions:
         self._state.send(member, Ended(message.txn, message.record))
 
     def _conclude(self, txn: Transaction, now: float) -> None:
-        """When every owner has acknowledged: retain a named result, drop everything else."""
+        """When every owner has acknowledged: retain a named result, drop everything else. What
+        had to run again, and is wanted by nobody now, ends: its owners have let go of its code."""
         owners = txn.owners.values()
-        if txn.state == "running" or txn.retained_until is not None or not owners:
+        if txn.retained_until is not None or not owners:
             return
         if self._others_may_come(txn) or not all(owner.acknowledged for owner in owners):
             return
-        if txn.detached:
+        if txn.state == "running":
+            if not (txn.detached or txn.waiting):
+                self.end(txn)
+        elif txn.detached:
             self._retain_kept(txn, now)
         elif txn.name and txn.state == "finished":
             self._retain(txn, now)
@@ -468,13 +472,15 @@ class Submissions:
         return holders, others[: max(0, wanting)]
 
     def end(self, txn: Transaction) -> None:
-        """Forget a transaction; its outputs and attempts go everywhere."""
+        """Forget a transaction; its outputs and attempts go everywhere. Who still waits for its
+        result is told that there is none."""
         if txn.state == "running":
             self._chronicle(txn, Failure("cancelled", "withdrawn by its owners"))
         self._halt(txn)
         record = txn.meta.record
         self._drop(record, ())
         self._state.registry.end(record)
+        self._turn_away(txn)
 
     def _drop(self, record: str, kinds: tuple[Kind, ...]) -> None:
         for member in self._state.roster:
@@ -562,7 +568,8 @@ class Submissions:
 
     def _turn_away(self, txn: Transaction) -> None:
         """Nobody is there who could go on with it: those who wait may ask again."""
-        for peer, asked in txn.askers:
+        askers, txn.askers = txn.askers, {}
+        for peer, asked in askers:
             self._state.tell(peer, Rejected(asked, _no_result(txn.name or txn.meta.record, None)))
 
     def decide(self) -> list[tuple[int, Waiting]]:

@@ -169,6 +169,13 @@ def test_anyone_ends_a_job_and_its_owner_is_told(table: Table) -> None:
     assert failed.failure.kind == "cancelled"
 
 
+def test_who_waits_hears_that_the_last_owner_has_withdrawn(table: Table) -> None:
+    table.hear("a", Submit("t", META, "job"))
+    table.hear("v", AskResult("w", "job", wait=True))
+    said = table.hear("a", Cancel("t", "r"))
+    assert [type(m) for m in said["v"]] == [Rejected]
+
+
 def test_a_result_is_kept_by_two_that_stay(table: Table) -> None:
     """A visitor that has fetched it is gone in a moment."""
     table.join(join("b", slots=0))

@@ -359,6 +359,14 @@ def test_an_adopted_estate_is_held_and_announced(desk: Desk) -> None:
     assert holding(0, 1, "dead").output in desk.core.holdings
 
 
+def test_sizes_of_unlike_lengths_are_added_all_the_same(desk: Desk) -> None:
+    """Those of an estate are what its folder says."""
+    for number, sizes in enumerate(((1, 2), (1,))):
+        estate = (Held("r", (holding(number, number + 1, "dead"),), sizes),)
+        desk.step(EstateAdopted("dead", estate))
+    assert [held.sizes for held in desk.core.holdings.held(desk.now)] == [(2, 2)]
+
+
 def test_outputs_that_nobody_claims_for_long_are_dropped_and_the_server_hears_of_it(
     desk: Desk,
 ) -> None:

@@ -170,6 +170,17 @@ def test_a_call_that_a_leaver_has_not_begun_is_not_expected(table: Table) -> Non
     assert any(isinstance(m, Finished) for m in said["owner"])
 
 
+def test_what_is_said_twice_to_be_taken_over_is_taken_over(table: Table) -> None:
+    table.join(join("owner", host="home", slots=0))
+    table.join(join("a", host="far"))
+    table.hear("owner", Submit("t", meta(items=1)))
+    ((_, order),) = table.orders()
+    made = holding(0, 1, "a")
+    said = table.hear("a", Leaving(), done(order.attempt, made))
+    assert any(isinstance(m, TakeOver) for m in said["owner"])
+    assert MayGo() in table.hear("owner", Announce((Held("r", (made, made)),)))["a"]
+
+
 def test_who_rejoins_leaving_is_still_leaving(table: Table) -> None:
     table.join(join("b"))
     came = join("a")

@@ -195,6 +195,17 @@ def test_a_name_conflict_is_heard_once() -> None:
     assert owner.rejected(message, 1.0) == []
 
 
+def test_a_found_result_that_fails_when_run_again_is_acknowledged_under_both_records() -> None:
+    """We are an owner of what was found, and may have become one of our own by now."""
+    owner = named()
+    found = structs.replace(FINISHED, record="found", meta=meta("found", 8))
+    owner.finished(found)
+    failure = Failure("raised", "division by zero")
+    rejected, said = owner.failed(Failed("t", "found", failure))
+    assert rejected == [Reject("t", failure)]
+    assert said == [Acknowledge("t", "found"), Acknowledge("t", "r")]
+
+
 # -- the ledger ----------------------------------------------------------------------------
 
 

@@ -28,6 +28,7 @@ from grid.messages import (
     Held,
     Join,
     Joined,
+    Keeping,
     Leave,
     Leaving,
     LedgerEntry,
@@ -258,16 +259,18 @@ def test_what_cannot_be_fetched_runs_again_and_is_announced_again(table: Table) 
     assert any(isinstance(m, Finished) for m in table.said["a"])
 
 
-def test_what_is_lost_after_its_owner_had_it_ends_when_it_was_run_again(table: Table) -> None:
+def test_what_is_lost_after_its_owner_had_it_is_run_for_nobody(table: Table) -> None:
+    """Its owner has let go of the code: tasks would be handed back, and given again, for ever."""
     table.join(join("a"))
     table.join(join("b", host="far"))
     table.hear("a", Submit("t", meta(items=1)))
     ((name, order),) = table.orders()
     whole = holding(0, meta().partitions, name, kind="reduce", counter=7)
     table.hear(name, TaskDone(order.attempt, whole, 0.01))
-    lost = LostOutputs("r", ((whole.output, name),))
-    table.hear("a", lost, Acknowledge("t", "r"))
-    assert [order.kind for order in finish(table)] == ["map", "reduce"]
+    table.hear("a", LostOutputs("r", ((whole.output, name),)))
+    ((again_at, again),) = table.orders()
+    said = table.hear("a", Acknowledge("t", "r"))
+    assert CancelTask(again.attempt) in said[again_at]
     assert not list(table.core.state.registry)
 
 
@@ -575,6 +578,43 @@ def test_a_call_that_cannot_be_prepared_is_given_again_after_a_pause(table: Tabl
     table.hear("a", TaskReturned(order.attempt, "inputs", "no owner answers"))
     assert table.orders() == []
     assert any(isinstance(m, Assign) for m in table.wait(1.0)["a"])
+
+
+def test_a_call_that_one_member_cannot_run_is_over_with_those_of_the_others(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", Submit("t", everywhere()))
+    given = dict(table.orders())
+    table.hear("a", done(given["a"].attempt, holding(0, 1, "a", kind="call")))
+    said = table.hear("b", TaskReturned(given["b"].attempt, "module", "no numpy"))
+    assert any(isinstance(m, Finished) for m in said["a"])
+
+
+def test_a_call_whose_value_is_gone_is_made_again(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    table.hear("a", Submit("t", everywhere()))
+    given = dict(table.orders())
+    gone = holding(0, 1, "b", kind="call")
+    table.hear("a", done(given["a"].attempt, holding(0, 1, "a", kind="call")))
+    table.hear("b", done(given["b"].attempt, gone))
+    said = table.hear("a", LostOutputs("r", ((gone.output, "b"),)))
+    assert not any(isinstance(m, Finished) for m in said["a"]), "it would be fetched in vain again"
+    ((name, order),) = table.orders()
+    assert name == "b"
+    made = holding(0, 1, "b", kind="call", counter=2)
+    said = table.hear("b", done(order.attempt, made))
+    (finished,) = [m for m in said["a"] if isinstance(m, Finished)]
+    assert [held for held, _ in finished.holdings][1:] == [made]
+
+
+def test_a_call_on_every_member_that_is_to_be_kept_on_disk_is_nothing_we_know(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b"))
+    kept = structs.replace(everywhere(), keeping=Keeping(9.0))
+    table.hear("b", Submit("t", kept))
+    assert [type(effect) for effect in table.effects].count(CloseLink) == 1
+    assert not list(table.core.state.registry)
 
 
 def test_full_disks_everywhere_end_a_transaction_in_time(table: Table) -> None:
