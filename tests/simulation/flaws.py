@@ -40,12 +40,13 @@ Strike = Callable[[str, float], None]
 @dataclass(frozen=True)
 class Flaw:
     """Where a record's code raises (``at`` is an item or a partition), how often, and how often
-    it may."""
+    it may. The first ``spared`` times it goes well: if it has to run again, it raises."""
 
     kind: Kind
     at: int
     times: float
     retries: int
+    spared: int = 0
 
 
 def none_strikes(record: str, seconds: float) -> None:
@@ -58,6 +59,7 @@ class Flaws:
     def __init__(self) -> None:
         self._rng: random.Random | None = None
         self._flaws: dict[str, Flaw] = {}
+        self._met: Counter[str] = Counter()
         self._raised: Counter[str] = Counter()
         self._strike: Strike = none_strikes
 
@@ -94,6 +96,9 @@ class Flaws:
         flaw = self._flaws.get(record)
         if flaw is None or self._raised[record] >= flaw.times or not _meets(flaw, assign, whole):
             return None
+        self._met[record] += 1
+        if self._met[record] <= flaw.spared:
+            return None
         self._raised[record] += 1
         if self._raised[record] == flaw.retries + 1:
             self._may_strike(record)
@@ -113,7 +118,8 @@ class Flaws:
         flaw = self._flaws.get(record)
         if flaw is None or flaw.times <= flaw.retries:
             return ("delivered",)
-        return ("raised",) if flaw.times == math.inf else ("delivered", "raised")
+        for_good = flaw.times == math.inf and not flaw.spared
+        return ("raised",) if for_good else ("delivered", "raised")
 
     def has_raised(self, record: str) -> bool:
         return bool(self._raised[record])
@@ -138,7 +144,8 @@ def _drawn(rng: random.Random, meta: RecordMeta) -> Flaw | None:
     retries = rng.choice((0, 0, 1, 2, 5))
     few = [*range(1, retries + 1), retries + 1]
     times = math.inf if rng.random() < 0.6 else rng.choice(few)
-    return Flaw(kind, rng.randrange(extent), times, retries)
+    spared = rng.choice((0, 0, 0, 0, 1, 2))
+    return Flaw(kind, rng.randrange(extent), times, retries, spared)
 
 
 def _meets(flaw: Flaw, assign: Assign, whole: bool) -> bool:

@@ -346,16 +346,16 @@ def retry_never(right: Any) -> Wrong:
 
 RAISING: dict[str, Fault] = {
     "a transaction ends while the registry is walked": Fault(
-        57, Submissions, "part", end_while_walking
+        5, Submissions, "part", end_while_walking
     ),
-    "a user does not hear of a failure": Fault(4, Ownership, "failed", tell_no_user),
-    "a user hears of a failure twice": Fault(4, Ownership, "failed", tell_the_user_twice),
-    "a failure is not acknowledged": Fault(4, Ownership, "failed", acknowledge_no_failure),
+    "a user does not hear of a failure": Fault(0, Ownership, "failed", tell_no_user),
+    "a user hears of a failure twice": Fault(0, Ownership, "failed", tell_the_user_twice),
+    "a failure is not acknowledged": Fault(0, Ownership, "failed", acknowledge_no_failure),
     "a keeper acknowledges a failure that is not on disk": Fault(
         6, Ownership, "failed", acknowledge_unkept_failures
     ),
-    "what raises is retried for ever": Fault(4, Dispatcher, "failed", retry_for_ever),
-    "what raises is never retried": Fault(8, Dispatcher, "failed", retry_never),
+    "what raises is retried for ever": Fault(6, Dispatcher, "failed", retry_for_ever),
+    "what raises is never retried": Fault(0, Dispatcher, "failed", retry_never),
 }
 
 
