@@ -66,8 +66,7 @@ class Submissions:
         registry = self._state.registry
         record = message.meta.record
         if registry.cancelled(record):
-            withdrawn = Failure("cancelled", CANCELLED)
-            self._state.send(member, Failed(message.txn, record, withdrawn))
+            self._turn_down(member, message, now)
             return None
         txn = registry.get(record)
         if txn is None:
@@ -76,6 +75,20 @@ class Submissions:
             return None
         self._own(txn, member, message, now)
         return txn
+
+    def _turn_down(self, member: Member, message: Submit, now: float) -> None:
+        """It was cancelled for everyone, perhaps before it was known here: then it is taken up, and
+        fails at once, so that those who watch hear how it ended."""
+        registry, withdrawn = self._state.registry, Failure("cancelled", CANCELLED)
+        txn = registry.get(message.meta.record)
+        if txn is not None and txn.state != "failed":
+            self._state.send(member, Failed(message.txn, message.meta.record, withdrawn))
+            return
+        if txn is None:
+            name = message.name if registry.named(message.name) is None else ""
+            txn = registry.accept(message.meta, name, message.fingerprint, self._state.now)
+        self._own(txn, member, message, now)
+        self.fail(txn, withdrawn)
 
     def _admit(self, member: Member, message: Submit) -> Transaction | None:
         """Decide on a record that is not known here."""

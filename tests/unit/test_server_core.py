@@ -16,6 +16,7 @@ from grid.messages import (
     Announce,
     AskClaims,
     AskResult,
+    AskStatus,
     Assign,
     Cancel,
     CancelTask,
@@ -41,10 +42,12 @@ from grid.messages import (
     Rejected,
     Retain,
     Running,
+    Status,
     Submit,
     TaskDone,
     TaskFailed,
     TaskReturned,
+    TransactionEnded,
 )
 from grid.settings import Settings
 from tests.unit.cores import everywhere, hello, holding, join, meta, peer, successors
@@ -659,9 +662,16 @@ def test_a_cancel_for_all_is_kept_for_a_record_not_met_yet(table: Table) -> None
     table.join(join("a"))
     table.join(join("b"))
     table.hear("a", Cancel("t", "r", all=True))
-    ((message,),) = table.hear("b", Submit("u", meta("r", 1))).values()
-    assert isinstance(message, Failed)
-    assert message.failure.kind == "cancelled"
+    said = table.hear("b", Submit("u", meta("r", 1)))["b"]
+    assert [m.failure.kind for m in said if isinstance(m, Failed)] == ["cancelled"]
+    assert not table.orders()
+    ((status,),) = table.hear("a", AskStatus(watching=True)).values()
+    assert isinstance(status, Status)
+    (ended,) = [h for h in status.happened if isinstance(h, TransactionEnded)]
+    assert ended.failure is not None
+    assert (ended.record, ended.owners, ended.failure.kind) == ("r", ("b",), "cancelled")
+    table.hear("b", Acknowledge("u", "r"))
+    assert not list(table.core.state.registry)
 
 
 def test_a_leaving_members_work_goes_to_others_at_once(table: Table) -> None:
