@@ -31,6 +31,7 @@ from grid.messages import PATIENCE_SECONDS, PATIENT, Address, Hello, Message, We
 UNSENT_BYTES_MAX = 64 * 2**20
 """What may wait for a remote that does not read: minutes of messages, seconds of data."""
 
+_CLOSED = "closed by the remote"
 _WRITE_BYTES = 64 * 2**10  # frames are encrypted together, up to this much at once
 _READ_BYTES = 16 * 2**10  # the most that one TLS record holds
 _READS_PER_TICK = 16  # then other links have their turn
@@ -214,7 +215,7 @@ class Link:
             for _ in range(_READS_PER_TICK):
                 data = self._sock.recv(_READ_BYTES)
                 if not data:
-                    self._end_reason = "closed by the remote"
+                    self._end_reason = _CLOSED
                     break
                 self._decoder.feed(data)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -256,7 +257,8 @@ class Link:
         if self.closed:
             return
         self._shut()
-        log.debug("link ended: %s peer=%s far=%s", reason, self.remote, self.connection.far)
+        level = logging.DEBUG if reason == _CLOSED else logging.INFO
+        log.log(level, "link ended: %s peer=%s far=%s", reason, self.remote, self.connection.far)
         self._on_closed(self, reason)
 
     def _shut(self) -> None:
