@@ -104,6 +104,8 @@ class Submissions:
         first = registry.named(message.name)
         if first is not None and (first.state == "failed" or self._stale(first, message)):
             first = None
+        if first is not None and self._was_in_vain(first, (member.ref.peer, message.txn)):
+            first = None
         if first is None:
             if not self._state.settled and not message.accepted:
                 self._postpone(member, message)
@@ -123,6 +125,14 @@ class Submissions:
             return first
         self._state.send(member, Adopt(message.txn, first.meta, self._owner_refs(first)))
         return None
+
+    def _was_in_vain(self, first: Transaction, key: tuple[str, str]) -> bool:
+        """One who found a finished result could not fetch it, and submits its own record. It has
+        not the code of what runs again: if nobody else owns that, it is over."""
+        if first.state != "running" or first.owners.pop(key, None) is None or first.owners:
+            return False
+        self.end(first)
+        return True
 
     @staticmethod
     def _stale(first: Transaction, message: Submit) -> bool:
