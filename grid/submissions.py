@@ -141,7 +141,7 @@ class Submissions:
 
     def _own(self, txn: Transaction, member: Member, message: Submit, now: float) -> None:
         peer = member.ref.peer
-        owner = Owner(peer, message.txn)
+        owner = Owner(peer, message.txn, found=message.meta.record != txn.meta.record)
         txn.resumed |= message.accepted
         txn.owners[peer, message.txn] = owner
         txn.ownerless_until = None
@@ -195,6 +195,7 @@ class Submissions:
         """
         if txn.retained_until is not None:
             if not txn.complete:
+                self._send_away(txn)
                 self.end(txn)
         elif txn.state == "finished":
             txn.state = "running"
@@ -219,6 +220,8 @@ class Submissions:
         """Tell every owner that has not been told how it ended. Without a quorum nobody is."""
         if self._state.lacking:
             return
+        if txn.state == "finished" and not txn.complete:
+            self._send_away(txn)
         waiting = [owner for owner in txn.owners.values() if not owner.told]
         if waiting and txn.state == "finished" and not txn.complete:
             self._run_again(txn)  # some was lost since; then they are told
@@ -234,6 +237,14 @@ class Submissions:
                 self._state.send(member, Failed(owner.txn, txn.meta.record, txn.failure))
             else:
                 self._state.send(member, self._finished(txn, member, owner.txn))
+
+    def _send_away(self, txn: Transaction) -> None:
+        """Who found a result that was lost before it could be told, as it cannot without a quorum,
+        is to submit its own record again."""
+        for key, owner in list(txn.owners.items()):
+            if owner.found and not owner.told:
+                del txn.owners[key]
+                self._state.tell(owner.peer, Adopt(owner.txn, txn.meta, ()))
 
     def _run_again(self, txn: Transaction) -> None:
         """Of what its retained result was made from nothing was kept: it is not to be waited for
