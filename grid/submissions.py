@@ -32,6 +32,7 @@ from grid.messages import (
     Submit,
 )
 from grid.ownership import KEEP_AGAIN_SECONDS
+from grid.plan import Plan, Tile
 from grid.registry import Owner, Transaction
 from grid.roster import Member
 from grid.server_state import ServerState
@@ -103,6 +104,8 @@ class Submissions:
         first = registry.named(message.name)
         if first is not None and (first.state == "failed" or self._stale(first, message)):
             first = None
+        if first is not None and self._was_in_vain(first, (member.ref.peer, message.txn)):
+            first = None
         if first is None:
             if not self._state.settled and not message.accepted:
                 self._postpone(member, message)
@@ -122,6 +125,14 @@ class Submissions:
             return first
         self._state.send(member, Adopt(message.txn, first.meta, self._owner_refs(first)))
         return None
+
+    def _was_in_vain(self, first: Transaction, key: tuple[str, str]) -> bool:
+        """One who found a finished result could not fetch it, and submits its own record. It has
+        not the code of what runs again: if nobody else owns that, it is over."""
+        if first.state != "running" or first.owners.pop(key, None) is None or first.owners:
+            return False
+        self.end(first)
+        return True
 
     @staticmethod
     def _stale(first: Transaction, message: Submit) -> bool:
@@ -210,9 +221,7 @@ class Submissions:
             return
         waiting = [owner for owner in txn.owners.values() if not owner.told]
         if waiting and txn.state == "finished" and not txn.complete:
-            txn.state = "running"  # some was lost since: it runs again, then they are told
-            txn.touch()
-            txn.retained_until = None
+            self._run_again(txn)  # some was lost since; then they are told
         if txn.state == "running":
             return
         self._state.say_news(txn)  # whoever has the result can see that all of it was done
@@ -225,6 +234,24 @@ class Submissions:
                 self._state.send(member, Failed(owner.txn, txn.meta.record, txn.failure))
             else:
                 self._state.send(member, self._finished(txn, member, owner.txn))
+
+    def _run_again(self, txn: Transaction) -> None:
+        """Of what its retained result was made from nothing was kept: it is not to be waited for
+        from those who once had it, and may have gone since."""
+        txn.state = "running"
+        txn.touch()
+        txn.retained_until = None
+        for plan in txn.plans.values():
+            for tile in [tile for tile in plan.outputs() if tile.holding is not None]:
+                for peer in tuple(tile.holders):
+                    self._lose_dropped(txn, plan, tile, peer)
+
+    def _lose_dropped(self, txn: Transaction, plan: Plan, tile: Tile, peer: str) -> None:
+        member = self._state.roster.named(peer)
+        held = member.held.get(txn.meta.record, {}) if member is not None else {}
+        if tile.holding is not None and tile.holding.output not in held:
+            txn.unsay(plan.kind, tile.start, tile.stop, peer)
+            plan.lose(tile.holding.output, peer)
 
     def _finished(self, txn: Transaction, member: Member, told: str) -> Finished:
         """Where its result is; or all of it, if it is small and nobody else may want it: a copy at

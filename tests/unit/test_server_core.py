@@ -526,6 +526,38 @@ def test_a_finished_name_is_kept_by_two_for_latecomers(table: Table) -> None:
     assert not list(table.core.state.registry)
 
 
+def test_a_retained_result_that_is_gone_is_made_again_from_the_beginning(table: Table) -> None:
+    """What it was made from was dropped when it was retained, by one who has gone, too."""
+    table.join(join("a", host="home", slots=0))
+    table.join(join("b", host="far"))
+    table.hear("a", named("t", "r"))
+    finish(table)
+    table.hear("a", Acknowledge("t", "r"))
+    table.lose("b")
+    del table.links["b"]
+    table.wait(5.0)
+    table.join(join("c", host="near"))
+    table.hear("a", named("u", "r"))
+    assert [order.kind for order in finish(table)] == ["map", "reduce"]
+    assert any(isinstance(m, Finished) for m in table.said["a"])
+
+
+def test_who_found_a_result_that_is_gone_with_its_first_owner_runs_its_own(table: Table) -> None:
+    table.join(join("a", host="home", slots=0))
+    table.join(join("b", host="far"))
+    table.join(join("c", host="near", slots=0))
+    table.hear("a", named("t", "r"))
+    finish(table)
+    (found,) = [m for m in table.hear("c", named("u", "s"))["c"] if isinstance(m, Finished)]
+    lost = LostOutputs("r", tuple((held.output, "b") for held, _ in found.holdings))
+    table.hear("a", lost)
+    table.lose("a")
+    said = table.hear("c", lost, named("u", "s"))
+    assert Accepted("u", "s") in said["c"]
+    assert not any(isinstance(m, Adopt) for m in said["c"]), "nobody else has the first record"
+    assert [txn.meta.record for txn in table.core.state.registry] == ["s"]
+
+
 def test_one_of_two_copies_that_cannot_be_fetched_leaves_the_other(table: Table) -> None:
     """Found by the simulator (seed 401912): an asker that could not reach one of two who retained
     a result had it forgotten for everyone."""
