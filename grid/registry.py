@@ -50,6 +50,8 @@ class Owner(Struct):
     txn: str
     told: bool = False
     acknowledged: bool = False
+    found: bool = False
+    """It found the finished record of its name, whose code it has not."""
 
 
 class Transaction(Struct):

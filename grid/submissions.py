@@ -117,6 +117,8 @@ class Submissions:
         first = registry.named(message.name)
         if first is not None and (first.state == "failed" or self._stale(first, message)):
             first = None
+        if first is not None and self._was_in_vain(first, (member.ref.peer, message.txn)):
+            first = None
         if first is None:
             if not self._state.settled and not message.accepted:
                 self._postpone(member, message)
@@ -137,6 +139,14 @@ class Submissions:
         self._state.send(member, Adopt(message.txn, first.meta, self._owner_refs(first)))
         return None
 
+    def _was_in_vain(self, first: Transaction, key: tuple[str, str]) -> bool:
+        """One who found a finished result could not fetch it, and submits its own record. It has
+        not the code of what runs again: if nobody else owns that, it is over."""
+        if first.state != "running" or first.owners.pop(key, None) is None or first.owners:
+            return False
+        self.end(first)
+        return True
+
     @staticmethod
     def _stale(first: Transaction, message: Submit) -> bool:
         """A finished result is passed over when it is not whole, or something fresh is wanted."""
@@ -144,7 +154,7 @@ class Submissions:
 
     def _own(self, txn: Transaction, member: Member, message: Submit, now: float) -> None:
         peer = member.ref.peer
-        owner = Owner(peer, message.txn)
+        owner = Owner(peer, message.txn, found=message.meta.record != txn.meta.record)
         txn.resumed |= message.accepted
         txn.owners[peer, message.txn] = owner
         txn.ownerless_until = None
@@ -198,6 +208,7 @@ class Submissions:
         """
         if txn.retained_until is not None:
             if not txn.complete:
+                self._send_away(txn)
                 self.end(txn)
         elif txn.state == "finished":
             txn.state = "running"
@@ -222,6 +233,8 @@ class Submissions:
         """Tell every owner that has not been told how it ended. Without a quorum nobody is."""
         if self._state.lacking:
             return
+        if txn.state == "finished" and not txn.complete:
+            self._send_away(txn)
         waiting = [owner for owner in txn.owners.values() if not owner.told]
         if waiting and txn.state == "finished" and not txn.complete:
             self._run_again(txn)  # some was lost since; then they are told
@@ -237,6 +250,14 @@ class Submissions:
                 self._state.send(member, Failed(owner.txn, txn.meta.record, txn.failure))
             else:
                 self._state.send(member, self._finished(txn, member, owner.txn))
+
+    def _send_away(self, txn: Transaction) -> None:
+        """Who found a result that was lost before it could be told, as it cannot without a quorum,
+        is to submit its own record again."""
+        for key, owner in list(txn.owners.items()):
+            if owner.found and not owner.told:
+                del txn.owners[key]
+                self._state.tell(owner.peer, Adopt(owner.txn, txn.meta, ()))
 
     def _run_again(self, txn: Transaction) -> None:
         """Of what its retained result was made from nothing was kept: it is not to be waited for

@@ -36,6 +36,10 @@ def test_user_code_raises_wherever_it_can_and_some_of_it_is_retried() -> None:
     assert retried
 
 
+def test_what_was_cancelled_before_its_submission_returned_is_owed_to_nobody() -> None:
+    assert run(grid(7007)) == []
+
+
 @pytest.mark.parametrize("name", RAISING)
 def test_a_planted_fault_is_caught(name: str) -> None:
     seed = RAISING[name].seed

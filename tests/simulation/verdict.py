@@ -68,9 +68,11 @@ class Verdict:
         ]
 
     def check_asked(self) -> None:
-        """P1: any living peer fetches what is retained, or kept on disk; or hears why it failed."""
+        """P1: any living peer fetches what is retained, or kept on disk; or hears why it failed.
+        What was cancelled before its submission returned may be asked for as late."""
         for case in self.auditor.cases.values():
             asked = case.asked and case.submitted_at >= self._ended_at and case.process.awake
+            asked = asked and not case.withdrawn
             right = [[outcome] for outcome in self.auditor.flaws.ends(case.wanted)]
             if asked and case.outcomes not in right:
                 self.world.violation(f"P1 {case.txn} of {case.process.name}: {case.outcomes}")

@@ -34,6 +34,7 @@ from grid.messages import (
     Leaving,
     LedgerEntry,
     LostOutputs,
+    Message,
     NewReign,
     PeerGone,
     Progress,
@@ -49,6 +50,7 @@ from grid.messages import (
     TaskReturned,
     TransactionEnded,
 )
+from grid.server_core import ServerCore
 from grid.settings import Settings
 from tests.unit.cores import everywhere, hello, holding, join, meta, peer, successors
 from tests.unit.table import REIGN, Table, done, finish, serve
@@ -543,6 +545,49 @@ def test_a_retained_result_that_is_gone_is_made_again_from_the_beginning(table: 
     table.hear("a", named("u", "r"))
     assert [order.kind for order in finish(table)] == ["map", "reduce"]
     assert any(isinstance(m, Finished) for m in table.said["a"])
+
+
+def test_who_found_a_result_that_is_gone_with_its_first_owner_runs_its_own(table: Table) -> None:
+    table.join(join("a", host="home", slots=0))
+    table.join(join("b", host="far"))
+    table.join(join("c", host="near", slots=0))
+    table.hear("a", named("t", "r"))
+    finish(table)
+    (found,) = [m for m in table.hear("c", named("u", "s"))["c"] if isinstance(m, Finished)]
+    lost = LostOutputs("r", tuple((held.output, "b") for held, _ in found.holdings))
+    table.hear("a", lost)
+    table.lose("a")
+    said = table.hear("c", lost, named("u", "s"))
+    assert Accepted("u", "s") in said["c"]
+    assert not any(isinstance(m, Adopt) for m in said["c"]), "nobody else has the first record"
+    assert [txn.meta.record for txn in table.core.state.registry] == ["s"]
+
+
+@pytest.mark.parametrize("goes", [False, True])
+def test_a_found_result_that_is_lost_before_it_is_told_is_submitted_anew(goes: bool) -> None:
+    """Without a quorum nobody is told; who found it can neither fetch it nor run it."""
+    table = Table(ServerCore(Settings(quorum=2)))
+    table.step(ReignBegan(REIGN, peer("s"), 0))
+    table.join(join("a", host="home", slots=0))
+    table.join(join("b", host="far"))
+    visitor = join("v", host="near", slots=0)
+    table.join(structs.replace(visitor, serves=False))
+    table.hear("a", named("t", "r"))
+    finish(table)
+    table.hear("a", Acknowledge("t", "r"))
+    table.lose("a")
+    assert Accepted("u", "r") in table.hear("v", named("u", "s"))["v"]
+    (held, _), *_ = table.core.state.registry.get("r").results()  # type: ignore[union-attr]
+    told: list[Message] = []
+    if goes:
+        table.lose("b")
+        table.join(join("c", host="c"))
+    else:
+        told += table.hear("b", LostOutputs("r", ((held.output, "b"),))).get("v", [])
+    table.join(join("d", host="d"))
+    told += [*table.said.get("v", []), *table.wait(5.0).get("v", [])]
+    assert Adopt("u", meta("r", 1), ()) in told
+    assert Accepted("u", "s") in table.hear("v", named("u", "s"))["v"]
 
 
 def test_one_of_two_copies_that_cannot_be_fetched_leaves_the_other(table: Table) -> None:
