@@ -78,10 +78,11 @@ class Submissions:
 
     def _turn_down(self, member: Member, message: Submit, now: float) -> None:
         """It was cancelled for everyone, perhaps before it was known here: then it is taken up, and
-        fails at once, so that those who watch hear how it ended."""
+        fails at once, so that those who watch hear how it ended. The end of a detached one is
+        announced by its keepers."""
         registry, withdrawn = self._state.registry, Failure("cancelled", CANCELLED)
         txn = registry.get(message.meta.record)
-        if txn is not None and txn.state != "failed":
+        if message.meta.keeping is not None or (txn is not None and txn.state != "failed"):
             self._state.send(member, Failed(message.txn, message.meta.record, withdrawn))
             return
         if txn is None:

@@ -19,7 +19,9 @@ from tests.witness.hog import Seen
 
 SCRIPT = "from tests.witness.hog import live\nlive({arguments})\n"
 SLOTS = 1
-UNEXPECTED = re.compile(r"^(WARNING|ERROR|CRITICAL|Traceback)|lost the server|frees the port|link ended")
+UNEXPECTED = re.compile(
+    r"^(WARNING|ERROR|CRITICAL|Traceback)|lost the server|frees the port|link ended"
+)
 
 
 @dataclass(frozen=True)
