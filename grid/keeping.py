@@ -84,6 +84,12 @@ def takes_end(state: EntryState) -> bool:
     return state != "ended"
 
 
+def ends_anew(state: EntryState) -> bool:
+    """Whether an end takes the place of all that is there of an entry. Only what is open was found
+    whole: what still arrives was read by nobody, and may have been left damaged by the dead."""
+    return state not in ("open", "ended")
+
+
 def ended_at(end: Remembered, now: float) -> tuple[Remembered, float]:
     """An end as it goes to disk, and from when on its time counts, by the clock of this host.
 

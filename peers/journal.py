@@ -224,7 +224,8 @@ class Journal:
 
         ``segments`` are the files of its holdings, in their order. Items go: they are not needed
         again. An entry that has ended keeps its first end; where there is none, or a damaged one,
-        as with an end that is kept in the place of a peer that is gone, there is one now.
+        or one that never became whole, as with an end that is kept in the place of a peer that is
+        gone, there is one now.
         """
         record = remembered.meta.record
         with told(self.path):
@@ -235,7 +236,7 @@ class Journal:
         with self._database.writing() as database:
             state = _state(database, record)
             if keeping.takes_end(state):
-                if keeping.arrival(state) == "anew":
+                if keeping.ends_anew(state):
                     _forget(database, record)
                     self._insert(database, Entry(remembered.meta), "ended", b"")
                 self._keep(database, record)

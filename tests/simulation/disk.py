@@ -122,7 +122,7 @@ class Disk:
         record = end.meta.record
         end, since = keeping.ended_at(end, now + self.fast)
         if keeping.takes_end(self._state(record)):
-            anew = keeping.arrival(self._state(record)) == "anew"
+            anew = keeping.ends_anew(self._state(record))
             page = Page(Entry(end.meta), "", 0.0, 0, now) if anew else self.pages[record]
             self._write(page)
             page.state, page.end, page.touched = "ended", end, since

@@ -34,6 +34,7 @@ FOUND = {
     9494: "a keeper that could not fetch an end was never told where else it is",
     101087: "an end on disk was forgotten by an order to drop that had crossed its announcement",
     7658: "who lost a server that had never said a word left its signpost up, and found itself",
+    2007346: "an end was put into an entry that a dead peer had left torn, before it was whole",
 }
 """Seeds beyond these that once broke a promise, and what it was."""
 

@@ -312,6 +312,26 @@ def test_an_end_takes_the_place_of_a_damaged_entry(
     assert list((journal.folder / "results").iterdir()) == []
 
 
+def test_an_end_takes_the_place_of_what_the_dead_left_damaged_and_not_whole(
+    opening: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody reads what still arrives, so nobody has set it aside."""
+    journal = opening("a")
+    journal.begin(entry("r", 5, 60.0), b"head")
+    journal.add_items("r", 0, 3, encode_items(items(0, 3)))
+    journal.close()
+    damage(journal, "UPDATE entries SET entry = x'00'")
+    second = opening("b")
+    assert second.look() == ([], [])
+    holding, path = result(tmp_path)
+    second.finish(ending("r", holding, seconds=60.0), [path])
+    assert second.entry("r") == (Entry(ending("r", seconds=60.0).meta), b"")
+    second.close()
+    pass_seconds(monkeypatch, 100.0)
+    assert opening("c").look() == ([], []), "its time is over"
+    assert list((journal.folder / "results").iterdir()) == []
+
+
 def test_what_another_key_has_signed_is_not_handed_out(opening: Open) -> None:
     stranger = opening("a", key=b"x" * 32)
     fill(stranger)

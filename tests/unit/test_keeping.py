@@ -8,6 +8,7 @@ from msgspec import structs
 from grid.effects import ClientEffect, FetchResult, Reject
 from grid.events import Received
 from grid.holdings import Holdings
+from grid.keeping import EntryState, ends_anew, takes_end
 from grid.messages import (
     Accepted,
     Acknowledge,
@@ -43,6 +44,21 @@ END = Remembered("", {}, META, (RESULT,), 1000.0, (3,))
 FAILURE = Failure("raised", "ValueError")
 FAILED_END = Remembered("", {}, META, (), 1000.0, failure=FAILURE)
 ASK = AskResult("w", "r", wait=True)
+
+
+# -- an entry ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["", "arriving", "aside"])
+def test_an_end_leaves_nothing_of_what_nobody_found_whole(state: EntryState) -> None:
+    """Else it would be on a damaged page, counted as a copy and never read."""
+    assert takes_end(state)
+    assert ends_anew(state)
+
+
+def test_an_end_goes_into_the_entry_that_was_seen_through() -> None:
+    assert takes_end("open")
+    assert not ends_anew("open")
 
 
 # -- a keeper ------------------------------------------------------------------------------
