@@ -719,6 +719,17 @@ def test_a_cancel_for_all_is_kept_for_a_record_not_met_yet(table: Table) -> None
     assert not list(table.core.state.registry)
 
 
+def test_what_was_dropped_with_its_record_is_given_anew_when_that_comes(table: Table) -> None:
+    """Its last owner here withdrew before another owner, who is late, came."""
+    running = Running("1.of-an-old-server.8", "r", "map", 0, 1)
+    table.join(structs.replace(join("a"), running=(running,)))
+    table.join(join("b"))
+    table.hear("b", Cancel("t", "r"))
+    assert table.said["a"] == [Drop("r")], "which ends its attempt without a word"
+    table.hear("b", Submit("u", meta("r", 1), accepted=True))
+    assert [(order.start, order.stop) for _, order in table.orders()] == [(0, 1)]
+
+
 def test_a_leaving_members_work_goes_to_others_at_once(table: Table) -> None:
     table.join(join("a"))
     table.join(join("b"))
