@@ -10,6 +10,7 @@ from grid.messages import (
     Failure,
     Holding,
     Kind,
+    LedgerEntry,
     LostOutputs,
     Output,
     PeerRef,
@@ -49,6 +50,8 @@ class Dispatcher:
         self._state = state
         self._count = 0
         self._overlooked: dict[str, Transaction] = {}
+        self._broke_off: dict[str, float] = {}
+        """Hosts of members whose connection broke, and until when these are thought to be back."""
 
     # -- giving ------------------------------------------------------------------------
 
@@ -355,13 +358,18 @@ class Dispatcher:
 
     def part(self, member: Member, now: float, *, well: bool) -> None:
         """Free what a gone member ran; hold back what it held while a neighbour may adopt it, or,
-        unless it left ``well``, while it may be back: perhaps only its connection broke."""
-        peer = member.ref.peer
+        unless it left ``well``, while it may be back: perhaps only its connection broke. So may a
+        neighbour, whose connection led through the one that left."""
+        peer, host = member.ref.peer, member.ref.host
+        may_be_back = not well or now < self._broke_off.get(host, now)
+        if not well:
+            self._broke_off = {h: until for h, until in self._broke_off.items() if now < until}
+            self._broke_off[host] = now + BACK_SECONDS
         for attempt in list(member.assigned):
             self._ended(member, attempt)
-        adoptable = any(m.ref.peer != peer for m in self._state.roster.neighbours(member.ref.host))
+        adoptable = any(m.ref.peer != peer for m in self._state.roster.neighbours(host))
         patience = self._state.settings.silence_seconds if adoptable else BACK_SECONDS
-        until = now + patience if adoptable or not well else None
+        until = now + patience if adoptable or may_be_back else None
         for record, outputs in member.held.items():
             txn = self._state.registry.get(record)
             if txn is None:
@@ -385,6 +393,8 @@ class Dispatcher:
             estate = self._estate(output, peer)
             plan.expect(tile.start, tile.stop, estate)
             txn.waiting[estate] = until
+            held = LedgerEntry(output.kind, tile.start, tile.stop, estate, held=True)
+            txn.expected.append(held)
         return tile is not None
 
     def _estate(self, output: Output, peer: str) -> str:

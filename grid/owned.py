@@ -51,10 +51,16 @@ class Ledger:
                 pass  # every member runs the same call once: no range is shared
             elif entry.held:
                 finished.put(entry.start, entry.stop, True)
-            elif any(done for _, _, done in finished.inside(entry.start, entry.stop)):
-                self.again += 1
+            elif not self._is_retold(entry):
+                done = any(done for _, _, done in finished.inside(entry.start, entry.stop))
+                self.again += done
             self._entries[self._key(entry)] = entry
             self._peers[entry.peer] = None
+
+    def _is_retold(self, entry: LedgerEntry) -> bool:
+        """Whether it was given before, and is told once more because an owner is new."""
+        known = self._entries.get(self._key(entry))
+        return known is not None and not known.held
 
     @staticmethod
     def _key(entry: LedgerEntry) -> tuple[Kind, int, int, str]:

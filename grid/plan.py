@@ -266,6 +266,10 @@ class Plan:
             self._await(inner, peer)
         return bool(held)
 
+    def awaits(self, start: int, stop: int, peer: str) -> bool:
+        """Whether any of a range is held back until ``peer`` has reported."""
+        return any(peer in tile.waiting for _, _, tile in self._tiling.inside(start, stop))
+
     def _await(self, tile: Tile, peer: str) -> None:
         tile.waiting[peer] = None
         self._waiting.setdefault(peer, {})[tile.start] = None

@@ -79,6 +79,9 @@ class Transaction(Struct):
     no_room_since: float | None = None
     """When a task was first handed back for want of room on a disk, and none was finished since."""
     waiting: dict[str, float] = field(default_factory=dict)
+    """Peers that are to report what they have of it, and until when."""
+    expected: list[LedgerEntry] = field(default_factory=list)
+    """What they, or others that have reported since, are thought to have."""
     entries: list[LedgerEntry] = field(default_factory=list)
     freed: list[LedgerEntry] = field(default_factory=list)
     touched: dict[str, "Transaction"] = field(default_factory=dict)

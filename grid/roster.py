@@ -83,15 +83,20 @@ class Member(Struct):
             self.held_bytes -= holding.bytes
 
     def drop(self, record: str, kinds: tuple[Kind, ...]) -> bool:
-        """Forget a record's holdings, or only these kinds; tell whether there were any."""
+        """Forget a record's holdings, or only these kinds; tell whether there were any. Who drops
+        all of a record stops what it runs of it, and says no word about that."""
         outputs = self.held.get(record, {})
         gone = [output for output in outputs if not kinds or output.kind in kinds]
         for output in gone:
             self.lost(output)
-        if not kinds:
-            self.held.pop(record, None)
-            self.sizes.pop(record, None)
-        return bool(gone)
+        if kinds:
+            return bool(gone)
+        self.held.pop(record, None)
+        self.sizes.pop(record, None)
+        stopped = [a for a, running in self.unclaimed.items() if running.record == record]
+        for attempt in stopped:
+            del self.unclaimed[attempt]
+        return bool(gone or stopped)
 
 
 class Roster:

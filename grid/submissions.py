@@ -176,14 +176,21 @@ class Submissions:
                 continue
             if plan.expect(entry.start, entry.stop, entry.peer):
                 txn.waiting[entry.peer] = until
+                txn.expected.append(entry)
 
     @staticmethod
     def _snapshot(txn: Transaction) -> None:
-        """Let the next news hold all that is known, for an owner that is new here."""
+        """Let the next news hold all that is known, or thought, for an owner that is new here."""
         for kind, plan in txn.plans.items():
             for tile in plan.outputs():
                 for peer in (*tile.attempts.values(), *tile.holders):
                     txn.news(kind, tile.start, tile.stop, peer, held=tile.done)
+        txn.expected = [
+            entry
+            for entry in txn.expected
+            if txn.plans[entry.kind].awaits(entry.start, entry.stop, entry.peer)
+        ]
+        txn.entries += txn.expected
         txn.mark()
 
     # -- delivering --------------------------------------------------------------------

@@ -34,6 +34,9 @@ FOUND = {
     9494: "a keeper that could not fetch an end was never told where else it is",
     101087: "an end on disk was forgotten by an order to drop that had crossed its announcement",
     7658: "who lost a server that had never said a word left its signpost up, and found itself",
+    2004309: "an owner that was new did not hear what others, who had not reported, may have",
+    2005672: "what a peer left was run again while its neighbour, connected through it, came back",
+    2000412: "a task that its worker had been told to drop was thought to run when its record came",
     2007346: "an end was put into an entry that a dead peer had left torn, before it was whole",
 }
 """Seeds beyond these that once broke a promise, and what it was."""

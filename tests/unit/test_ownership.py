@@ -165,6 +165,17 @@ def test_a_latecomer_owns_the_first_owners_record() -> None:
     assert (submission.meta, submission.ledger, submission.accepted) == (other, (), False)
 
 
+def test_what_is_told_once_more_for_a_new_owner_was_not_run_again() -> None:
+    ledger = Ledger(META)
+    ledger.note(news(held(0, 1, "a"), given(0, 1, "b")))
+    assert ledger.again == 1
+    ledger.note(news(given(0, 1, "b")))
+    assert ledger.again == 1
+    ledger.note(news(held(0, 1, "b")))
+    ledger.note(news(given(0, 1, "b")))
+    assert ledger.again == 2, "it was lost, and given to the same peer"
+
+
 def test_an_owner_that_cannot_be_reached_is_asked_for_again_soon() -> None:
     owner = named()
     owner.not_adopted("t", 1.0)

@@ -719,6 +719,48 @@ def test_a_cancel_for_all_is_kept_for_a_record_not_met_yet(table: Table) -> None
     assert not list(table.core.state.registry)
 
 
+def test_what_was_dropped_with_its_record_is_given_anew_when_that_comes(table: Table) -> None:
+    """Its last owner here withdrew before another owner, who is late, came."""
+    running = Running("1.of-an-old-server.8", "r", "map", 0, 1)
+    table.join(structs.replace(join("a"), running=(running,)))
+    table.join(join("b"))
+    table.hear("b", Cancel("t", "r"))
+    assert table.said["a"] == [Drop("r")], "which ends its attempt without a word"
+    table.hear("b", Submit("u", meta("r", 1), accepted=True))
+    assert [(order.start, order.stop) for _, order in table.orders()] == [(0, 1)]
+
+
+def test_a_new_owner_hears_also_what_those_who_are_awaited_may_have() -> None:
+    """Its ledger may be the only one that the next server sees."""
+    table = serve(expected=2)
+    table.join(join("a", slots=0))
+    table.join(join("b", slots=0))
+    held, given = LedgerEntry("map", 0, 1, "z", True), LedgerEntry("map", 1, 2, "y", False)
+    owned = Submit("t", meta("r", 2), "job", {"code": "1"}, accepted=True, ledger=(held, given))
+    table.hear("a", owned)
+    said = table.hear("b", Submit("u", meta("r", 2), "job", {"code": "1"}))["b"]
+    (news,) = [message for message in said if isinstance(message, Progress)]
+    assert set(news.entries) == {held, given}
+    table.join(join("z"))
+    said = table.hear("b", Submit("v", meta("r", 2), "job", {"code": "1"}))["b"]
+    assert held not in next(m for m in said if isinstance(m, Progress)).entries, "it has reported"
+
+
+def test_what_a_peer_leaves_waits_for_a_neighbour_whose_connection_broke(table: Table) -> None:
+    table.join(join("a"))
+    table.join(join("b", host="far"))
+    table.join(join("c", host="far", slots=0))
+    table.hear("a", Submit("t", meta(items=2)))
+    order = next(order for name, order in table.orders() if name == "b")
+    table.hear("b", done(order.attempt, holding(order.start, order.stop, "b")))
+    table.lose("c")
+    table.hear("b", Leave())
+    given = [(o.kind, o.start, o.stop) for _, o in table.orders()]
+    assert ("map", order.start, order.stop) not in given, "c may be back, and adopt it"
+    again = [o for m in table.wait(2.0).values() for o in m if isinstance(o, Assign)]
+    assert [(o.start, o.stop) for o in again] == [(order.start, order.stop)]
+
+
 def test_a_leaving_members_work_goes_to_others_at_once(table: Table) -> None:
     table.join(join("a"))
     table.join(join("b"))
