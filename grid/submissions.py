@@ -25,6 +25,7 @@ from grid.messages import (
     Held,
     Holding,
     Kind,
+    LedgerEntry,
     PeerRef,
     Rejected,
     Remembered,
@@ -163,7 +164,7 @@ class Submissions:
         if message.meta.record == txn.meta.record:
             txn.riding = message.riding if message.riding.head else txn.riding
             self._expect(txn, message, now)
-        self._snapshot(txn)
+        self._snapshot(txn, message.ledger)
         self.deliver(txn)
 
     def _expect(self, txn: Transaction, message: Submit, now: float) -> None:
@@ -179,8 +180,9 @@ class Submissions:
                 txn.expected.append(entry)
 
     @staticmethod
-    def _snapshot(txn: Transaction) -> None:
-        """Let the next news hold all that is known, or thought, for an owner that is new here."""
+    def _snapshot(txn: Transaction, ledger: tuple[LedgerEntry, ...]) -> None:
+        """Let the next news hold all that is known for an owner that is new here; and what is
+        thought, unless it is alone and has said so itself."""
         for kind, plan in txn.plans.items():
             for tile in plan.outputs():
                 for peer in (*tile.attempts.values(), *tile.holders):
@@ -190,7 +192,8 @@ class Submissions:
             for entry in txn.expected
             if txn.plans[entry.kind].awaits(entry.start, entry.stop, entry.peer)
         ]
-        txn.entries += txn.expected
+        alone = len(txn.owners) == 1
+        txn.entries += [entry for entry in txn.expected if not alone or entry not in ledger]
         txn.mark()
 
     # -- delivering --------------------------------------------------------------------
